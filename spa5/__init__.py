@@ -1,0 +1,16 @@
+"""Brings the catalogue of a book site into MongoDB, and keeps it there.
+
+The data's way:
+
+    index page -> SkipStored -> detail -> Book.from_api -> MongoPipeline -> BookStore -> MongoDB
+
+api: the site's URLs, and what an answer must look like.
+spiders.books: asks for index pages and details, and turns them into books.
+middlewares: drops what needs no fetching, and repeats the walk until nothing is missing.
+items: the book, cleaned and validated.
+pipelines: an item comes out when MongoDB has acknowledged it.
+groupcommit: what arrives during a write forms the next one.
+store: the collection; the only module that knows the driver.
+mongod: the embedded server.
+commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`.
+"""
