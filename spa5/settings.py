@@ -1,0 +1,39 @@
+"""What differs from Scrapy's defaults, in the order in which data meets it.
+
+The project's own settings also read the environment variable of their name.
+"""
+
+from os import environ
+
+BOT_NAME = "spa5"
+SPIDER_MODULES = ["spa5.spiders"]
+NEWSPIDER_MODULE = "spa5.spiders"
+COMMANDS_MODULE = "spa5.commands"
+TWISTED_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"  # motor needs asyncio
+
+# The site, and how politely it is asked.
+SITE_URL = environ.get("SITE_URL", "https://spa5.scrape.center")
+USER_AGENT = "spa5 (Scrapy; book catalogue)"
+ROBOTSTXT_OBEY = True
+DOWNLOAD_VERIFY_CERTIFICATES = True
+CONCURRENT_REQUESTS = environ.get("CONCURRENT_REQUESTS", 5)  # the semaphore: requests in flight
+
+# Doors: nobody needs them, and each is one more way in.
+TELNETCONSOLE_ENABLED = False
+REMOTE_CONTROL_ENABLED = False
+
+# Items: each response yields one; more workers a response only cost CPU.
+CONCURRENT_ITEMS = 1
+ITEM_PIPELINES = {"spa5.pipelines.MongoPipeline": 300}
+
+# MongoDB. The environment is the place for a URI with a password: command lines can be read by
+# every user of the machine.
+MONGO_URI = environ.get("MONGO_URI")
+MONGO_DATABASE = environ.get("MONGO_DATABASE", "books")
+MONGO_COLLECTION = environ.get("MONGO_COLLECTION", "books")
+MONGO_DATA_DIR = environ.get("MONGO_DATA_DIR")
+MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
+
+# The log: a line for each book would cost more than storing it.
+LOG_LEVEL = "INFO"
+RETRY_GIVE_UP_LOG_LEVEL = "DEBUG"  # the spider says it, with the reason
