@@ -1,0 +1,287 @@
+"""BookStore: the books in MongoDB. The only module that imports the MongoDB driver."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import UpdateOne
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+)
+
+from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds
+from spa5.mongod import EmbeddedServer, MongodError, data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scrapy.settings import BaseSettings
+
+logger = logging.getLogger(__name__)
+# At DEBUG the driver logs each command with the books in it.
+logging.getLogger("pymongo").setLevel(logging.INFO)
+
+Outcome = Literal["inserted", "changed", "unchanged"]
+
+LOCAL_URI = "mongodb://localhost:27017/"
+FIELDS = tuple(field.name for field in fields(Book))
+MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
+_OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
+_LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="replace",
+)
+
+
+class StoreError(Exception):
+    """MongoDB can't be used: one line for people, what happened and what to do."""
+
+
+class Rejected(Exception):
+    """One book that BSON or MongoDB refuses; its neighbours are not concerned."""
+
+
+class Document(NamedTuple):
+    """A book ready to be written: its fields as one BSON document, encoded once."""
+
+    id: str
+    names: tuple[str, ...]
+    content: RawBSONDocument
+
+    @classmethod
+    def from_item(cls, item: dict[str, Any]) -> Document:
+        """Encode an item's fields, those that are None for want of an `extra` left out."""
+        content = {name: value for name, value in item.items() if name != "extra" or value}
+        try:
+            one = book_id(content.pop("id", None))
+            if bad := next((name for name in content if not _is_field_name(name)), None):
+                raise Rejected(f"a field can't be called {brief(bad)}")
+            encoded = bson.encode(content)
+        except (BSONError, InvalidBook, OverflowError, RecursionError, ValueError) as error:
+            raise Rejected(brief(str(error), 200)) from None
+        if len(encoded) > MOST_BYTES:
+            raise Rejected(f"{len(encoded)} bytes are more than MongoDB's 16 MB")
+        return cls(one, tuple(content), RawBSONDocument(encoded))
+
+    @property
+    def size(self) -> int:
+        return len(self.content.raw)
+
+    def equals(self, stored: dict[str, Any]) -> bool:
+        """Whether a stored document holds this content, to the byte."""
+        if any(name in stored for name in self._absent):
+            return False
+        same = {name: stored[name] for name in self.names if name in stored}
+        return bson.encode(same) == self.content.raw
+
+    @property
+    def _absent(self) -> list[str]:
+        return [name for name in FIELDS if name not in self.names and name != "id"]
+
+    def update(self, now: datetime, *, content: bool) -> UpdateOne:
+        """The upsert of this book; without `content` only the bookkeeping moves."""
+        moved = {"crawled_at": now, "listed_at": now} | ({"changed_at": now} if content else {})
+        update: dict[str, Any] = {"$max": moved, "$min": {"first_crawled_at": now}}
+        if content:
+            update["$set"] = self.content
+            update["$unset"] = dict.fromkeys(self._absent, "")
+        return UpdateOne({"id": self.id}, update, upsert=content)
+
+
+class BookStore:
+    """The collection of books, retried while MongoDB is away for at most MONGO_RETRY_SECONDS.
+
+    Settings: MONGO_URI, MONGO_DATABASE, MONGO_COLLECTION, MONGO_DATA_DIR, MONGO_RETRY_SECONDS.
+    """
+
+    def __init__(self, settings: BaseSettings):
+        self._uri: str = settings["MONGO_URI"] or ""
+        self._database: str = settings["MONGO_DATABASE"]
+        self._collection: str = settings["MONGO_COLLECTION"]
+        self._server = EmbeddedServer(data_dir(settings))
+        self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
+        self.place = ""  # where the books are, for people: no credentials in it
+
+    async def open(self) -> None:
+        """Connect, starting the embedded server where it is to be used, and make the indexes."""
+        try:
+            self._client = _client(await self._choose_uri())
+            self.place = f"{_hosts(self._client)}, {self._database}.{self._collection}"
+            self._books = self._client[self._database].get_collection(
+                self._collection, codec_options=_LENIENT
+            )
+            await self._check_version()
+            await self._make_indexes()
+        except MongodError as error:
+            raise StoreError(str(error)) from None
+        except PyMongoError as error:
+            raise StoreError(self._explain(error)) from None
+
+    async def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        await self._server.stop()
+
+    async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
+        """Upsert a batch; return for each, in order, what it was or why it is `Rejected`.
+
+        Of two with one id the last one wins. The outcomes come from one query before the write.
+        """
+        ids = list({document.id for document in documents})
+        stored = {book["id"]: book async for book in self._books.find({"id": {"$in": ids}})}
+        outcomes, updates = _plan(documents, stored)
+        errors = await self._bulk_write(list(updates.values()))
+        refused = {one: errors[i] for i, one in enumerate(updates) if i in errors}
+        return [
+            refused.get(document.id, outcome)
+            for document, outcome in zip(documents, outcomes, strict=True)
+        ]
+
+    async def _bulk_write(self, updates: list[UpdateOne]) -> dict[int, Rejected]:
+        """Write; return the refusals by the update's position."""
+        try:
+            await self._books.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            return {
+                one["index"]: Rejected(brief(str(one.get("errmsg")), 200))
+                for one in error.details["writeErrors"]
+            }
+        return {}
+
+    async def _choose_uri(self) -> str:
+        if self._uri not in ("", "embedded"):
+            return self._uri
+        if not self._uri and await _answers(LOCAL_URI):
+            return LOCAL_URI
+        await self._server.start()
+        return self._server.uri
+
+    async def _check_version(self) -> None:
+        assert self._client is not None
+        info = await self._client.server_info()
+        if tuple(info["versionArray"][:2]) < _OLDEST:
+            raise StoreError(
+                f"MongoDB {info['version']} at {self.place} is too old: 5.0 or later is needed"
+            )
+
+    async def _make_indexes(self) -> None:
+        indexes = await self._books.index_information()
+        on_id = [index for index in indexes.values() if list(index["key"]) == [("id", 1)]]
+        if not any(index.get("unique") for index in on_id):
+            await self._books.create_index("id", unique=True)
+        await self._books.create_index("listed_at")
+
+    def _explain(self, error: PyMongoError) -> str:
+        where = self.place or "MONGO_URI"
+        code = error.code if isinstance(error, OperationFailure) else None
+        if isinstance(error, DuplicateKeyError):
+            return (
+                f"{where} holds books twice, so that its unique index on id can't be made: "
+                f"remove the copies (README, Duplicates) or use another MONGO_COLLECTION"
+            )
+        if code in (85, 86):
+            return (
+                f"{where} has an index on id that is not unique: drop it with "
+                f"db.{self._collection}.dropIndex('id_1'), and crawl again"
+            )
+        if code == 18:
+            return f"{where}: user or password is wrong, check MONGO_URI"
+        if code == 13:
+            return f"{where}: this user may not use it (not authorized), check MONGO_URI"
+        if isinstance(error, ConfigurationError) and "wire version" in str(error):
+            return f"MongoDB at {where} is too old: 5.0 or later is needed"
+        if isinstance(error, ConnectionFailure):
+            return f"no MongoDB answers at {where}: start it, or check MONGO_URI"
+        return f"{where}: {brief(str(error), 200)}"
+
+
+def now() -> datetime:
+    """The time, cut to the milliseconds that MongoDB keeps."""
+    return to_milliseconds(datetime.now(timezone.utc))
+
+
+def _plan(
+    documents: list[Document], stored: dict[str, dict[str, Any]]
+) -> tuple[list[Outcome], dict[str, UpdateOne]]:
+    """Each document's outcome, and one update for each id."""
+    moment = now()
+    outcomes: list[Outcome] = []
+    updates: dict[str, UpdateOne] = {}
+    latest: dict[str, Document] = {}
+    rewrite: set[str] = set()
+    for document in documents:
+        one = document.id
+        if one in latest:
+            same = latest[one].content.raw == document.content.raw
+        else:
+            same = one in stored and document.equals(stored[one])
+        is_new = one not in stored and one not in latest
+        outcomes.append("inserted" if is_new else "unchanged" if same else "changed")
+        if not same or "changed_at" not in stored.get(one, {}):
+            rewrite.add(one)
+        latest[one] = document
+        updates[one] = document.update(moment, content=one in rewrite)
+    return outcomes, updates
+
+
+def _is_field_name(name: Any) -> bool:
+    return isinstance(name, str) and not name.startswith("$") and "." not in name and name != "_id"
+
+
+def _client(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:
+    """A client whose writes are acknowledged when they are in the journal."""
+    options: dict[str, Any] = {
+        "appname": "spa5",
+        "journal": True,
+        "serverSelectionTimeoutMS": 5_000,
+        "connectTimeoutMS": 5_000,
+        "socketTimeoutMS": 30_000,
+    }
+    given = uri.lower()
+    options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
+    try:
+        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(uri, **options)
+    except (PyMongoError, ValueError, TypeError):
+        # The driver's own words may quote a part of the password.
+        raise StoreError(
+            "MONGO_URI is not valid: use mongodb://user:password@host:27017/ with the special "
+            "characters of user and password percent-encoded, or 'embedded'"
+        ) from None
+    if not client.write_concern.acknowledged:
+        raise StoreError("MONGO_URI says w=0: a book counts only when MongoDB acknowledges it")
+    return client
+
+
+def _hosts(client: AsyncIOMotorClient[dict[str, Any]]) -> str:
+    seeds = cast("Any", client).topology_description.server_descriptions()
+    return ",".join(host if port is None else f"{host}:{port}" for host, port in sorted(seeds))
+
+
+async def _answers(uri: str) -> bool:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+        uri, serverSelectionTimeoutMS=500
+    )
+    try:
+        await client.admin.command("ping")
+    except ConnectionFailure:
+        return False
+    except PyMongoError:  # it is there, and `open` will say what is wrong with it
+        return True
+    finally:
+        client.close()
+    return True
