@@ -1,0 +1,70 @@
+"""What the tests share: a real MongoDB and databases of their own in it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+
+from spa5.mongod import EmbeddedServer
+from tests.crawls import Ended, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pymongo.collection import Collection
+
+_number = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a MongoDB server that runs for the whole session."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("mongodb"))
+    asyncio.run(server.start())
+    try:
+        yield server.uri
+    finally:
+        asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
+    with MongoClient(mongo_uri) as client:
+        yield client
+
+
+@dataclass
+class Database:
+    """A database of one test, and crawls into it."""
+
+    uri: str
+    name: str
+    books: Collection[dict[str, Any]]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"MONGO_URI": self.uri, "MONGO_DATABASE": self.name}
+
+    def crawl(self, site: str, *args: str, **environment: str) -> Ended:
+        """Run `scrapy crawl books` against `site` into this database."""
+        stats = ("-s", "STATS_CLASS=tests.crawls.JsonStats")
+        settings = self.environment | {"SITE_URL": site} | environment
+        return run("crawl", "books", *stats, *args, **settings)
+
+    def stored(self) -> dict[str, dict[str, Any]]:
+        """The stored books by id."""
+        return {book["id"]: book for book in self.books.find()}
+
+
+@pytest.fixture
+def database(mongo: MongoClient[dict[str, Any]], mongo_uri: str) -> Iterator[Database]:
+    name = f"test{next(_number)}"
+    books = mongo[name].get_collection("books", codec_options=CodecOptions(tz_aware=True))
+    yield Database(mongo_uri, name, books)
+    mongo.drop_database(name)

@@ -1,0 +1,365 @@
+"""`scrapy crawl books`, from the site's pages to the documents in MongoDB."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.crawls import ROOT, run
+from tests.site import RunningSite as Site
+from tests.site import running_site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Database
+
+SHARED = ROOT.parent / "shared" / "site"
+BOOKKEEPING = {"_id", "first_crawled_at", "crawled_at", "changed_at", "listed_at"}
+
+
+@pytest.fixture(scope="module")
+def big_site() -> Iterator[Site]:
+    with running_site(books=9040) as site:
+        yield site
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running_site(books=230) as site:
+        yield site
+
+
+def fold(text: str | None) -> str | None:
+    return None if text is None else re.sub(r"\s+", " ", text).strip()
+
+
+def trimmed(text: str | None) -> str | None:
+    return None if text is None else text.strip()
+
+
+def moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    fraction = re.search(r"\.(\d{3})", text)
+    return moment + timedelta(milliseconds=int(fraction[1]) if fraction else 0)
+
+
+def as_stored(detail: dict[str, Any]) -> dict[str, Any]:
+    """The document that the design asks for, written down without the project's own code."""
+    lines = {name: fold(detail.get(name)) for name in ("name", "publisher", "isbn", "price")}
+    links = {name: fold(detail.get(name)) for name in ("url", "cover")}
+    lists = {
+        name: [fold(one) for one in detail.get(name) or [] if fold(one)]
+        for name in ("authors", "translators", "tags")
+    }
+    known = {
+        "id": detail["id"],
+        **lines,
+        **links,
+        **lists,
+        "introduction": trimmed(detail.get("introduction")),
+        "catalog": trimmed(detail.get("catalog")),
+        "page_number": detail.get("page_number"),
+        "score": float(detail["score"]) if detail.get("score") else None,
+        "comments": [
+            {"id": one["id"], "content": trimmed(one["content"])}
+            for one in detail.get("comments") or []
+        ],
+        "published_at": moment(detail.get("published_at")),
+        "updated_at": moment(detail.get("updated_at")),
+    }
+    extra = {name: value for name, value in detail.items() if name not in known}
+    return known | ({"extra": extra} if extra else {})
+
+
+def content(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in BOOKKEEPING}
+
+
+def assert_holds_catalogue(database: Database, site: Site) -> None:
+    stored = database.stored()
+    assert len(stored) == database.books.count_documents({})
+    assert sorted(stored) == sorted(site.catalogue.ids)
+    for book_id, document in stored.items():
+        assert content(document) == as_stored(site.catalogue.detail(book_id))
+
+
+def test_the_whole_catalogue_is_stored_as_it_was_served(big_site: Site, database: Database) -> None:
+    big_site.reset()
+    big_site.control(latency=0)
+    began = datetime.now(timezone.utc) - timedelta(milliseconds=1)
+    crawl = database.crawl(big_site.url, CONCURRENT_REQUESTS="16")
+    assert (crawl.exitcode, crawl.reason) == (0, "finished")
+    assert_holds_catalogue(database, big_site)
+    for document in database.books.find():
+        times = {document[name] for name in BOOKKEEPING - {"_id"}}
+        assert len(times) == 1
+        assert began <= times.pop() <= datetime.now(timezone.utc)
+    asked = big_site.stats()
+    assert (asked["index"], asked["detail"]) == (91, 9040)
+    assert (asked["redirects"], asked["repeats"]) == (0, 0)
+    assert all("spa5" in agent for agent in asked["user_agents"])
+    names = ("books/expected", "books/listed", "mongo/inserted", "item_scraped_count")
+    assert [crawl.stats[name] for name in names] == [9040] * 4
+    assert crawl.stats["mongo/batches"] < 9040 / 2
+    assert not crawl.lines("ERROR")
+    assert not crawl.lines("WARNING")
+
+
+def test_books_are_found_in_the_database_by_a_unique_index(site: Site, database: Database) -> None:
+    database.crawl(site.url)
+    indexes = [(index["key"], index.get("unique")) for index in database.books.list_indexes()]
+    assert ({"id": 1}, True) in [(dict(key), unique) for key, unique in indexes]
+
+
+@pytest.mark.parametrize("limit", [1, 5, 16, 64])
+def test_concurrent_requests_is_the_most_requests_in_flight(
+    big_site: Site, database: Database, limit: int
+) -> None:
+    big_site.reset()
+    big_site.control(latency=0.05)
+    arguments = ("-a", "page_size=10", "-a", f"pages={limit}")
+    crawl = database.crawl(big_site.url, "-s", f"CONCURRENT_REQUESTS={limit}", *arguments)
+    assert crawl.exitcode == 0
+    assert big_site.stats()["peak"] == limit
+
+
+def test_index_pages_are_asked_for_in_parallel(site: Site, database: Database) -> None:
+    site.control(latency=0.2, vanish=site.catalogue.ids)
+    crawl = database.crawl(
+        site.url, "-a", "page_size=1", "-a", "pages=9", "-s", "CONCURRENT_REQUESTS=8"
+    )
+    asked = site.stats()
+    assert (asked["index"], asked["peak"]) == (9, 8)
+    assert crawl.stats["books/vanished"] == 9
+
+
+@pytest.mark.parametrize("settings", [{"CONCURRENT_REQUESTS": "3"}, {}])
+def test_concurrent_requests_counts_from_the_environment_and_is_5_by_default(
+    site: Site, database: Database, settings: dict[str, str]
+) -> None:
+    site.control(latency=0.05)
+    database.crawl(site.url, **settings)
+    assert site.stats()["peak"] == int(settings.get("CONCURRENT_REQUESTS", 5))
+
+
+def test_a_site_that_caps_its_pages_loses_no_book(site: Site, database: Database) -> None:
+    site.control(cap=50)
+    crawl = database.crawl(site.url)
+    assert_holds_catalogue(database, site)
+    assert site.stats()["index_offsets"] == [0, 50, 100, 150, 200]
+    assert crawl.exitcode == 0
+
+
+def test_a_page_that_is_cut_short_is_continued_where_it_ended(
+    site: Site, database: Database
+) -> None:
+    short = [site.catalogue.summary(one) for one in site.catalogue.ids[100:130]]
+    page = {"body": json.dumps({"count": 230, "results": short})}
+    site.control(override={"/api/book/?limit=100&offset=100": page})
+    database.crawl(site.url)
+    assert_holds_catalogue(database, site)
+    assert sorted(site.stats()["index_offsets"]) == [0, 100, 130, 200]
+
+
+@pytest.mark.parametrize(("pages", "page_size", "books"), [(1, 18, 18), (3, 18, 54), (9, 100, 230)])
+def test_pages_and_page_size_say_how_much_is_crawled(
+    site: Site, database: Database, pages: int, page_size: int, books: int
+) -> None:
+    crawl = database.crawl(site.url, "-a", f"pages={pages}", "-a", f"page_size={page_size}")
+    assert crawl.exitcode == 0
+    assert sorted(database.stored()) == sorted(site.catalogue.ids[:books])
+    assert site.stats()["index"] == min(pages, 3)
+
+
+def test_ids_are_fetched_without_the_index(site: Site, database: Database) -> None:
+    wanted = site.catalogue.ids[5:8]
+    crawl = database.crawl(site.url, "-a", f"ids={', '.join([*wanted, wanted[0]])}")
+    assert crawl.exitcode == 0
+    assert sorted(database.stored()) == sorted(wanted)
+    assert (site.stats()["index"], site.stats()["detail"]) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-a", "pages=0"),
+        ("-a", "pages=-1"),
+        ("-a", "page_size=x"),
+        ("-a", "page_size="),
+        ("-a", "refresh=foo"),
+        ("-a", "ids=1,x"),
+        ("-a", "ids="),
+        ("-a", "page=3"),
+        ("-s", "CONCURRENT_REQUESTS=0"),
+        ("-s", "CONCURRENT_REQUESTS=many"),
+        ("-s", "SITE_URL=ftp://x"),
+    ],
+    ids=lambda arguments: arguments[1],
+)
+def test_wrong_arguments_end_at_once_with_one_line(
+    site: Site, database: Database, arguments: tuple[str, str]
+) -> None:
+    name, value = arguments[1].split("=")
+    crawl = database.crawl(site.url, "--nolog", *arguments)
+    assert crawl.exitcode == 2
+    assert re.fullmatch(r"scrapy crawl: .*\n", crawl.log)
+    assert name in crawl.log
+    assert repr(value) in crawl.log or "no spider argument" in crawl.log or name == "ids"
+    assert site.stats()["requests"] == site.stats()["other"] == 0
+
+
+def test_an_unknown_spider_ends_with_one_line(database: Database) -> None:
+    crawl = run("crawl", "--nolog", "films", **database.environment)
+    assert (crawl.exitcode, len(crawl.log.splitlines())) == (2, 1)
+
+
+def test_arguments_that_scrapyd_adds_are_taken(site: Site, database: Database) -> None:
+    assert database.crawl(site.url, "-a", "_job=abc", "-a", "pages=1").exitcode == 0
+
+
+def test_a_limit_that_the_user_set_is_no_failure(site: Site, database: Database) -> None:
+    crawl = database.crawl(site.url, "-s", "CLOSESPIDER_ITEMCOUNT=20")
+    assert (crawl.exitcode, crawl.reason) == (0, "closespider_itemcount")
+    assert len(database.stored()) >= 20
+
+
+def test_robots_txt_is_obeyed(site: Site, database: Database) -> None:
+    robots = {"body": "User-agent: *\nDisallow: /api/", "headers": {"Content-Type": "text/plain"}}
+    site.control(override={"/robots.txt": robots})
+    crawl = database.crawl(site.url)
+    assert site.stats()["requests"] == 0
+    assert len(crawl.lines("ERROR")) == crawl.stats["books/index_failed"] == 1
+    assert "robots.txt" in crawl.lines("ERROR")[0]
+
+
+def answer(site: Site, book_id: str, **fields: Any) -> dict[str, Any]:
+    return {"body": json.dumps(site.catalogue.detail(book_id) | fields)}
+
+
+def test_what_is_wrong_in_one_book_leaves_its_neighbours_alone(
+    site: Site, database: Database
+) -> None:
+    ids = site.catalogue.ids
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    site.control(
+        override={
+            f"/api/book/{ids[0]}/": answer(site, ids[0], name=5, authors="x"),
+            f"/api/book/{ids[1]}/": answer(site, ids[1], id=ids[9]),
+            f"/api/book/{ids[2]}/": answer(site, ids[2], id=None),
+            f"/api/book/{ids[3]}/": answer(site, ids[3], id={"$gt": ""}),
+            f"/api/book/{ids[4]}/": answer(site, ids[4], introduction="x" * (17 << 20)),
+            f"/api/book/{ids[5]}/": answer(site, ids[5], big=1 << 70, deep=deep),
+            f"/api/book/{ids[6]}/": answer(site, ids[6], **{"a.b": {"$c": {"d.e": 1}}, "$f": 2}),
+            f"/api/book/{ids[7]}/": answer(site, ids[7], id=int(ids[7])),
+            f"/api/book/{ids[8]}/": answer(site, ids[8], introduction="nul \0, lone \ud800"),
+        }
+    )
+    crawl = database.crawl(site.url)
+    stored = database.stored()
+    assert sorted(stored) == sorted(set(ids) - set(ids[1:5]))
+    assert (stored[ids[0]]["name"], stored[ids[0]]["authors"]) == (None, [])
+    assert stored[ids[6]]["extra"].items() >= {"a.b": {"$c": {"d.e": 1}}, "$f": 2}.items()
+    assert stored[ids[8]]["introduction"] is None
+    assert not stored[ids[5]].get("extra", {}).keys() & {"big", "deep"}
+    assert content(stored[ids[9]]) == as_stored(site.catalogue.detail(ids[9]))
+    names = ("books/invalid", "books/field_errors", "mongo/rejected", "mongo/inserted")
+    assert [crawl.stats.get(name) for name in names] == [3, 5, 1, 226]
+    assert len([line for line in crawl.lines("WARNING") if "no usable book" in line]) == 3
+    assert len([line for line in crawl.lines("WARNING") if ids[4] in line]) == 1
+    assert len([line for line in crawl.lines("WARNING") if "field_errors" in line]) == 1
+    assert max(map(len, crawl.log.splitlines())) < 500
+    assert "Traceback" not in crawl.log
+
+
+def test_listed_entries_without_a_usable_id_are_counted_and_not_asked_for(
+    site: Site, database: Database
+) -> None:
+    bad = [None, 5, [], {}, *({"id": one} for one in (None, {"$gt": ""}, "../../admin", "1?x=2"))]
+    page = {"count": 9, "results": [*bad, {"id": int(site.catalogue.ids[0])}]}
+    site.control(override={"/api/book/": {"body": json.dumps(page)}})
+    crawl = database.crawl(site.url)
+    assert list(database.stored()) == site.catalogue.ids[:1]
+    assert crawl.stats["books/invalid"] == 8
+    assert (site.stats()["detail"], site.stats()["not_found"]) == (1, 0)
+
+
+def test_a_field_that_the_site_no_longer_has_disappears(site: Site, database: Database) -> None:
+    one = site.catalogue.ids[0]
+    path = f"/api/book/{one}/"
+    site.control(override={path: answer(site, one, rank=1, sales=2)})
+    database.crawl(site.url, "-a", f"ids={one}")
+    assert database.stored()[one]["extra"].items() >= {"rank": 1, "sales": 2}.items()
+    database.books.update_one({"id": one}, {"$set": {"my_notes": "mine"}})
+    site.control(override={path: answer(site, one, rank=3)})
+    database.crawl(site.url, "-a", f"ids={one}", "-a", "refresh=all")
+    assert "sales" not in database.stored()[one]["extra"]
+    assert database.stored()[one]["extra"]["rank"] == 3
+    site.control(override={path: None})
+    crawl = database.crawl(site.url, "-a", f"ids={one}", "-a", "refresh=all")
+    assert crawl.stats["mongo/changed"] == 1
+    assert content(database.stored()[one]) == as_stored(site.catalogue.detail(one)) | {
+        "my_notes": "mine"
+    }
+
+
+def test_two_crawls_at_once_into_one_collection_agree(site: Site, database: Database) -> None:
+    site.control(latency=0.01)
+    command = [*_scrapy(), "crawl", "books"]
+    environment = _environment(database, site)
+    crawls = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    logs = [crawl.communicate(timeout=60)[1] for crawl in crawls]
+    assert [crawl.returncode for crawl in crawls] == [0, 0]
+    assert not any(" ERROR: " in log or " WARNING: " in log for log in logs)
+    assert_holds_catalogue(database, site)
+
+
+def _scrapy() -> list[str]:
+    import sys
+
+    return [sys.executable, "-m", "scrapy"]
+
+
+def _environment(database: Database, site: Site) -> dict[str, str]:
+    import os
+
+    return {**os.environ, **database.environment, "SITE_URL": site.url}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the captured samples are not beside this checkout")
+def test_the_captured_samples_are_stored_right(site: Site, database: Database) -> None:
+    def raw(book: dict[str, Any]) -> dict[str, Any]:
+        """Back to what the site serves: white space in authors, fields that were not kept."""
+        made_up = {"translators": None, "introduction": " 一\r\n二 ", "page_number": 320}
+        return made_up | book | {"authors": [f"\n            {one}" for one in book["authors"]]}
+
+    details = [raw(book) for book in json.loads(Path(SHARED, "details.json").read_text())]
+    listed = [raw(book) for book in json.loads(Path(SHARED, "index.json").read_text())]
+    answers: dict[str, Any] = {
+        f"/api/book/{book['id']}/": {"body": json.dumps(book, ensure_ascii=False)}
+        for book in [*listed, *details]
+    }
+    ids = list(dict.fromkeys(book["id"] for book in [*listed, *details]))
+    page = {"count": len(ids), "results": [{"id": one} for one in ids]}
+    answers["/api/book/"] = {"body": json.dumps(page)}
+    site.control(override=answers)
+    crawl = database.crawl(site.url)
+    assert crawl.exitcode == 0
+    assert crawl.stats.get("books/field_errors", 0) == 0
+    stored = database.stored()
+    assert sorted(stored) == sorted(ids)
+    for book in {book["id"]: book for book in [*listed, *details]}.values():
+        assert content(stored[book["id"]]) == as_stored(book)
