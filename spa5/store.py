@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
+import random
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -14,6 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import UpdateOne
 from pymongo.errors import (
+    AutoReconnect,
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
@@ -26,7 +32,7 @@ from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from scrapy.settings import BaseSettings
 
@@ -34,12 +40,22 @@ logger = logging.getLogger(__name__)
 # At DEBUG the driver logs each command with the books in it.
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
+T = TypeVar("T")
 Outcome = Literal["inserted", "changed", "unchanged"]
 
 LOCAL_URI = "mongodb://localhost:27017/"
 FIELDS = tuple(field.name for field in fields(Book))
 MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
+_DUPLICATE_KEY = 11000
+# Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
+# MongoDB's, from src/mongo/base/error_codes.yml.
+_PASSING = {
+    *(6, 7, 24, 50, 64, 89, 91, 112, 133, 134, 189, 262, 9001, 10058, 10107),
+    *(11600, 11602, 13388, 13435, 13436, 14031),
+}
+# What SkipStored decides by.
+_SEEN = ("id", "name", "authors", "cover", "score", "crawled_at", "listed_at")
 _LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
@@ -92,10 +108,15 @@ class Document(NamedTuple):
     def _absent(self) -> list[str]:
         return [name for name in FIELDS if name not in self.names and name != "id"]
 
-    def update(self, now: datetime, *, content: bool) -> UpdateOne:
-        """The upsert of this book; without `content` only the bookkeeping moves."""
-        moved = {"crawled_at": now, "listed_at": now} | ({"changed_at": now} if content else {})
-        update: dict[str, Any] = {"$max": moved, "$min": {"first_crawled_at": now}}
+    def update(self, now: datetime, stored: dict[str, Any], *, content: bool) -> UpdateOne:
+        """The upsert of this book; without `content` only the bookkeeping moves.
+
+        `$max` sets a date also where there is none, or something that is no date.
+        """
+        moved = ["crawled_at", "listed_at"] + ["changed_at"] * content
+        if not isinstance(stored.get("first_crawled_at"), datetime):
+            moved.append("first_crawled_at")
+        update: dict[str, Any] = {"$max": dict.fromkeys(moved, now)}
         if content:
             update["$set"] = self.content
             update["$unset"] = dict.fromkeys(self._absent, "")
@@ -108,12 +129,17 @@ class BookStore:
     Settings: MONGO_URI, MONGO_DATABASE, MONGO_COLLECTION, MONGO_DATA_DIR, MONGO_RETRY_SECONDS.
     """
 
-    def __init__(self, settings: BaseSettings):
+    def __init__(self, settings: BaseSettings, count: Callable[[str, Any], None]):
         self._uri: str = settings["MONGO_URI"] or ""
         self._database: str = settings["MONGO_DATABASE"]
         self._collection: str = settings["MONGO_COLLECTION"]
         self._server = EmbeddedServer(data_dir(settings))
+        self._is_embedded = False
         self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
+        self._retry_seconds = settings.getfloat("MONGO_RETRY_SECONDS")
+        self._count = count  # of stats
+        self._away_since: float | None = None
+        self._given_up: StoreError | None = None
         self.place = ""  # where the books are, for people: no credentials in it
 
     async def open(self) -> None:
@@ -140,28 +166,107 @@ class BookStore:
     async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
         """Upsert a batch; return for each, in order, what it was or why it is `Rejected`.
 
-        Of two with one id the last one wins. The outcomes come from one query before the write.
+        Of two with one id the last one wins. The outcomes come from one query before the write,
+        so that a write which had to be repeated is not counted as something else.
         """
-        ids = list({document.id for document in documents})
-        stored = {book["id"]: book async for book in self._books.find({"id": {"$in": ids}})}
+        query = {"id": {"$in": list({document.id for document in documents})}}
+        stored = await self._persist(lambda: self._find(query))
         outcomes, updates = _plan(documents, stored)
-        errors = await self._bulk_write(list(updates.values()))
+        errors = await self._persist(lambda: self._bulk_write(list(updates.values())))
         refused = {one: errors[i] for i, one in enumerate(updates) if i in errors}
         return [
             refused.get(document.id, outcome)
             for document, outcome in zip(documents, outcomes, strict=True)
         ]
 
+    async def see(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        """What is stored of the listed books, as it was before `listed_at` is set for them."""
+        query = {"id": {"$in": ids}}
+        stored = await self._persist(lambda: self._find(query, dict.fromkeys(_SEEN, 1)))
+        if stored:
+            update = {"$set": {"listed_at": now()}}
+            query = {"id": {"$in": list(stored)}}
+            await self._persist(lambda: self._books.update_many(query, update))
+        return stored
+
+    async def count(self, ids: list[str]) -> int:
+        """How many of these books are stored."""
+        query = {"id": {"$in": ids}}
+        return await self._persist(lambda: self._books.count_documents(query))
+
+    async def count_listed(self, since: datetime) -> int:
+        """How many stored books were seen in the catalogue since then."""
+        query = {"listed_at": {"$gte": since}}
+        return await self._persist(lambda: self._books.count_documents(query))
+
+    async def _find(
+        self, query: dict[str, Any], projection: dict[str, int] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        return {book["id"]: book async for book in self._books.find(query, projection)}
+
     async def _bulk_write(self, updates: list[UpdateOne]) -> dict[int, Rejected]:
         """Write; return the refusals by the update's position."""
         try:
             await self._books.bulk_write(updates, ordered=False)
         except BulkWriteError as error:
-            return {
-                one["index"]: Rejected(brief(str(one.get("errmsg")), 200))
-                for one in error.details["writeErrors"]
-            }
+            refusals = error.details["writeErrors"]
+            if error.details["writeConcernErrors"] or any(map(_is_passing, refusals)):
+                raise AutoReconnect(str(error)) from None
+            return {one["index"]: Rejected(brief(str(one.get("errmsg")), 200)) for one in refusals}
         return {}
+
+    async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, repeated with growing pauses while MongoDB is away.
+
+        `StoreError` when it is away for longer than MONGO_RETRY_SECONDS, or not usable.
+        """
+        began = monotonic()
+        for attempt in itertools.count():
+            if self._given_up:
+                raise self._given_up
+            try:
+                result = await work()
+            except PyMongoError as error:
+                self._away(error, monotonic() - began)
+            else:
+                self._back()
+                return result
+            self._count("mongo/retries", 1)
+            await asyncio.sleep(min(0.05 * 2**attempt, 5) * random.uniform(0.5, 1))
+            await self._restart_server()
+        raise AssertionError
+
+    def _away(self, error: PyMongoError, seconds: float) -> None:
+        """Note an outage; `StoreError` where waiting is over or does not help."""
+        if not _is_passing_error(error):
+            raise StoreError(self._explain(error)) from None
+        if self._away_since is None:
+            self._away_since = monotonic()
+            logger.warning(
+                "MongoDB at %s is away (%s): the crawl waits for it, %g s at the most",
+                self.place,
+                brief(str(error), 200),
+                self._retry_seconds,
+            )
+        if seconds >= self._retry_seconds:
+            self._count("mongo/outage_seconds", monotonic() - self._away_since)
+            self._given_up = StoreError(
+                f"MongoDB at {self.place} stayed away for {self._retry_seconds:g} s: see to it, "
+                f"and run the crawl again"
+            )
+            raise self._given_up
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            seconds = monotonic() - self._away_since
+            self._away_since = None
+            self._count("mongo/outage_seconds", seconds)
+            logger.info("MongoDB is back after %.1f s", seconds)
+
+    async def _restart_server(self) -> None:
+        if self._client is not None and self._is_embedded:
+            with suppress(MongodError):  # the next try says that it is away
+                await self._server.start()
 
     async def _choose_uri(self) -> str:
         if self._uri not in ("", "embedded"):
@@ -169,6 +274,7 @@ class BookStore:
         if not self._uri and await _answers(LOCAL_URI):
             return LOCAL_URI
         await self._server.start()
+        self._is_embedded = True
         return self._server.uri
 
     async def _check_version(self) -> None:
@@ -232,11 +338,26 @@ def _plan(
             same = one in stored and document.equals(stored[one])
         is_new = one not in stored and one not in latest
         outcomes.append("inserted" if is_new else "unchanged" if same else "changed")
-        if not same or "changed_at" not in stored.get(one, {}):
+        known = stored.get(one, {})
+        if not same or not isinstance(known.get("changed_at"), datetime):
             rewrite.add(one)
         latest[one] = document
-        updates[one] = document.update(moment, content=one in rewrite)
+        updates[one] = document.update(moment, known, content=one in rewrite)
     return outcomes, updates
+
+
+def _is_passing_error(error: PyMongoError) -> bool:
+    """Whether to try again: the server or the way to it is away, not the request wrong."""
+    if isinstance(error, OperationFailure):
+        return error.code in _PASSING or error.has_error_label("RetryableWriteError")
+    return isinstance(error, ConnectionFailure)
+
+
+def _is_passing(refusal: dict[str, Any]) -> bool:
+    """Two crawls that insert a book at the same moment collide on its id, once."""
+    if refusal["code"] == _DUPLICATE_KEY:
+        return bool(refusal.get("keyPattern") == {"id": 1})
+    return refusal["code"] in _PASSING
 
 
 def _is_field_name(name: Any) -> bool:
