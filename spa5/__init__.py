@@ -12,5 +12,6 @@ pipelines: an item comes out when MongoDB has acknowledged it.
 groupcommit: what arrives during a write forms the next one.
 store: the collection; the only module that knows the driver.
 mongod: the embedded server.
+progress: the summary at the end.
 commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`.
 """

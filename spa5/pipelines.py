@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from itemadapter import ItemAdapter
 from scrapy.exceptions import CloseSpider, DropItem
 
 from spa5.groupcommit import GroupCommit
+from spa5.items import Book
 from spa5.store import BookStore, Document, Outcome, Rejected, StoreError
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class MongoPipeline:
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
-        self.store = BookStore(crawler.settings)
+        self.store = BookStore(crawler.settings, crawler.stats.inc_value)
+        self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
             self._write, size=lambda document: document.size
         )
@@ -48,14 +51,26 @@ class MongoPipeline:
 
     async def process_item(self, item: Any) -> Any:
         try:
-            document = Document.from_item(ItemAdapter(item).asdict())
+            # A Book's values are plain already: no need to copy them all.
+            fields = vars(item) if isinstance(item, Book) else ItemAdapter(item).asdict()
+            document = Document.from_item(fields)
             outcome = await self.commit.submit(document)
         except Rejected as error:
             self.stats.inc_value("mongo/rejected")
             logger.warning("MongoDB can't hold %s: %s", _name(item), error)
             raise DropItem(str(error), log_level="DEBUG") from None
+        except StoreError as error:
+            self.give_up(error)
+            raise DropItem(str(error), log_level="DEBUG") from None
         self.stats.inc_value(f"mongo/{outcome}")
         return item
+
+    def give_up(self, error: StoreError) -> None:
+        """End the crawl, once; what is not stored is fetched by the next one."""
+        if self.closing is None:
+            logger.error("%s", error)
+            closing = self.crawler.engine.close_spider_async(reason="mongo_unavailable")
+            self.closing = asyncio.ensure_future(closing)
 
     async def close_spider(self) -> None:
         await self.commit.drain()

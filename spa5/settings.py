@@ -22,6 +22,11 @@ CONCURRENT_REQUESTS = environ.get("CONCURRENT_REQUESTS", 5)  # the semaphore: re
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
 
+# What needs no fetching is dropped right behind the spider.
+SPIDER_MIDDLEWARES = {"spa5.middlewares.SkipStored": 950, "spa5.middlewares.Sweeps": 960}
+REFRESH_AFTER_DAYS = environ.get("REFRESH_AFTER_DAYS", 7)
+MAX_SWEEPS = environ.get("MAX_SWEEPS", 3)
+
 # Items: each response yields one; more workers a response only cost CPU.
 CONCURRENT_ITEMS = 1
 ITEM_PIPELINES = {"spa5.pipelines.MongoPipeline": 300}
@@ -33,6 +38,9 @@ MONGO_DATABASE = environ.get("MONGO_DATABASE", "books")
 MONGO_COLLECTION = environ.get("MONGO_COLLECTION", "books")
 MONGO_DATA_DIR = environ.get("MONGO_DATA_DIR")
 MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
+
+# At the end a summary in words, for people. The stats stay in the log, for programs.
+EXTENSIONS = {"spa5.progress.Summary": 500}
 
 # The log: a line for each book would cost more than storing it.
 LOG_LEVEL = "INFO"

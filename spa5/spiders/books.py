@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from itemadapter import ItemAdapter
 from scrapy import Request, Spider, signals
 from scrapy.exceptions import UsageError
 from scrapy.spidermiddlewares.httperror import HttpError
@@ -71,19 +72,16 @@ class BooksSpider(Spider):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise UsageError(f"SITE_URL={brief(spider.site)}: use http(s)://host")
         spider.allowed_domains = [parts.hostname]
+        for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS"):
+            _check_number(name, crawler.settings[name])
+        crawler.signals.connect(spider.item_dropped, signals.item_dropped)
         return spider
 
     @classmethod
     def update_settings(cls, settings: BaseSettings) -> None:
         """CONCURRENT_REQUESTS alone rules: the limit per domain follows at the same priority."""
         super().update_settings(settings)
-        value = settings["CONCURRENT_REQUESTS"]
-        try:
-            limit = int(value)
-        except (TypeError, ValueError):
-            limit = 0
-        if limit < 1:
-            raise UsageError(f"CONCURRENT_REQUESTS={brief(value)}: use a number from 1 on")
+        limit = _positive("CONCURRENT_REQUESTS", settings["CONCURRENT_REQUESTS"])
         priority = settings.getpriority("CONCURRENT_REQUESTS") or 0
         settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
 
@@ -112,6 +110,8 @@ class BooksSpider(Spider):
         self.empty_from = inf  # the lowest offset whose page was empty
         self.pages_asked = 0
         self.pages_open = 0  # asked for and not yet answered
+        self.shrunk = False  # books were removed meanwhile: others may have slipped through
+        self.lost: list[str] = []  # ids of some of the books that could not be had
 
     def _next_page(self) -> Request:
         offset = self.offset
@@ -167,6 +167,7 @@ class BooksSpider(Spider):
         offset, limit = api.index_position(url)
         after = offset + held
         if count is not None:
+            self.shrunk |= count < self.crawler.stats.get_value("books/expected", 0)
             self.crawler.stats.set_value("books/expected", count)
         if not held:
             self.empty_from = min(offset, self.empty_from)
@@ -218,11 +219,20 @@ class BooksSpider(Spider):
 
     def _detail_lost(self, url: str, reason: str) -> None:
         self.count("books/failed")
+        self._lose(api.asked_id(url))
         self.logger.error("%s failed: %s", url, reason)
 
     def _invalid(self, url: str, reason: InvalidBook) -> None:
         self.count("books/invalid")
+        self._lose(api.asked_id(url))
         self.logger.warning("%s holds no usable book: %s", url, reason)
+
+    def item_dropped(self, item: Any) -> None:
+        self._lose(ItemAdapter(item).get("id"))
+
+    def _lose(self, one: str | None) -> None:
+        if one and len(self.lost) < 20 and one not in self.lost:
+            self.lost.append(one)
 
     def _field_errors(self, url: str, errors: list[str]) -> None:
         if self.crawler.stats.get_value("books/field_errors") is None:
@@ -238,11 +248,20 @@ class BooksSpider(Spider):
         self.crawler.stats.inc_value(stat, by)
 
 
-def _positive(name: str, value: str) -> int:
+def _positive(name: str, value: Any) -> int:
     text = str(value)
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise UsageError(f"{name}={brief(value)}: use a whole number from 1 on")
     return int(text)
+
+
+def _check_number(name: str, value: Any) -> None:
+    try:
+        usable = 0 <= float(value) < 1e9
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise UsageError(f"{name}={brief(value)}: use a number from 0 on")
 
 
 def _ids(value: str) -> list[str]:
