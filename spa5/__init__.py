@@ -6,6 +6,7 @@ The data's way:
 
 api: the site's URLs, and what an answer must look like.
 spiders.books: asks for index pages and details, and turns them into books.
+downloadermiddlewares: keeps requests on the API, and tries again what failed.
 middlewares: drops what needs no fetching, and repeats the walk until nothing is missing.
 items: the book, cleaned and validated.
 pipelines: an item comes out when MongoDB has acknowledged it.

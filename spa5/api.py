@@ -62,6 +62,15 @@ def answer(response: Response) -> dict[str, Any]:
     return data
 
 
+def flaw(response: Response) -> str | None:
+    """What makes a response with status 200 worth asking for again, or None."""
+    try:
+        data = answer(response)
+    except Flaw as flaw:
+        return str(flaw)
+    return "a book without an id" if asked_id(response.url) and "id" not in data else None
+
+
 def site_count(data: dict[str, Any]) -> int | None:
     """The catalogue's size as an index page tells it; None where that is unusable."""
     count = data.get("count")

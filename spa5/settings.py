@@ -22,6 +22,21 @@ CONCURRENT_REQUESTS = environ.get("CONCURRENT_REQUESTS", 5)  # the semaphore: re
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
 
+# Faults of the site and of the way to it. What is no answer of its API goes no further.
+DOWNLOADER_MIDDLEWARES = {
+    "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,
+    "spa5.downloadermiddlewares.ApiOnly": 50,
+    "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+    "spa5.downloadermiddlewares.Backoff": 550,
+}
+DOWNLOAD_TIMEOUT = 30
+RETRY_TIMES = 5
+REDIRECT_MAX_TIMES = 3
+METAREFRESH_ENABLED = False
+# A book may have up to MongoDB's 16 MB, which JSON can spell at twice that length.
+DOWNLOAD_MAXSIZE = 33_554_432
+DOWNLOAD_WARNSIZE = 0
+
 # What needs no fetching is dropped right behind the spider.
 SPIDER_MIDDLEWARES = {"spa5.middlewares.SkipStored": 950, "spa5.middlewares.Sweeps": 960}
 REFRESH_AFTER_DAYS = environ.get("REFRESH_AFTER_DAYS", 7)

@@ -75,6 +75,7 @@ class BooksSpider(Spider):
         for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS"):
             _check_number(name, crawler.settings[name])
         crawler.signals.connect(spider.item_dropped, signals.item_dropped)
+        crawler.signals.connect(spider.request_dropped, signals.request_dropped)
         return spider
 
     @classmethod
@@ -230,6 +231,14 @@ class BooksSpider(Spider):
     def item_dropped(self, item: Any) -> None:
         self._lose(ItemAdapter(item).get("id"))
 
+    def request_dropped(self, request: Request) -> None:
+        """The duplicate filter drops books that are listed twice, rightly; and silently also
+        those whose detail redirects to one that was asked for.
+        """
+        if "redirect_times" in request.meta:
+            asked = api.detail_url(self.site, request.meta["book_id"])
+            self._detail_lost(asked, f"it redirects to {request.url}, which was asked for")
+
     def _lose(self, one: str | None) -> None:
         if one and len(self.lost) < 20 and one not in self.lost:
             self.lost.append(one)
@@ -282,4 +291,4 @@ def _reason(failure: Failure) -> str:
     error = failure.value
     if isinstance(error, HttpError):
         return f"status {error.response.status}"
-    return brief(f"{type(error).__name__}: {error}", 200)
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
