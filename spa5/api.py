@@ -9,7 +9,7 @@ from scrapy.http import Response, TextResponse
 from w3lib.url import url_query_parameter
 
 _PATH = "/api/book/"
-_ALLOWED = re.compile(r"/api/book(/[0-9]{1,20})?/?(\?[^#]*)?|/robots\.txt")
+_ANSWERED = re.compile(r"/api/book(/[0-9]{1,20})?/?(\?[^#]*)?")
 _DETAIL = re.compile(r".*/([0-9]{1,20})/?")
 
 
@@ -23,9 +23,14 @@ def detail_url(site: str, book_id: str) -> str:
     return f"{site}{_PATH}{book_id}/"
 
 
+def is_api(site: str, url: str) -> bool:
+    """Whether a URL is of the site's API."""
+    return url.startswith(site) and bool(_ANSWERED.fullmatch(url, len(site)))
+
+
 def is_ours(site: str, url: str) -> bool:
     """Whether a URL is one that a crawl of `site` may ask for: its API and its robots.txt."""
-    return url.startswith(site) and bool(_ALLOWED.fullmatch(url, len(site)))
+    return is_api(site, url) or url == f"{site}/robots.txt"
 
 
 def index_position(url: str) -> tuple[int, int]:

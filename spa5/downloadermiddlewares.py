@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.25
 MOST_PAUSE_SECONDS = 30.0
 MOST_RETRY_AFTER_SECONDS = 120.0
+MOST_ROBOTS_BYTES = 512_000  # RFC 9309, 2.5: parsers must take that much
 
 
 class ApiOnly:
@@ -47,6 +48,8 @@ class ApiOnly:
         if site and not api.is_ours(site, request.url):
             self.crawler.stats.inc_value("offsite/filtered")
             raise IgnoreRequest(f"it leads away from the site's API, to {request.url:.100}")
+        if request.url.endswith("/robots.txt"):
+            request.meta["download_maxsize"] = MOST_ROBOTS_BYTES
 
 
 class Backoff(RetryMiddleware):
@@ -88,7 +91,7 @@ class Backoff(RetryMiddleware):
         if response.status >= 500 or response.status in (408, 429):
             return f"status {response.status}"
         site = getattr(self.crawler.spider, "site", None)
-        is_answer = response.status == 200 and site and api.is_ours(site, response.url)
+        is_answer = response.status == 200 and site and api.is_api(site, response.url)
         return api.flaw(response) if is_answer else None
 
     async def _again(

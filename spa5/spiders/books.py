@@ -109,6 +109,7 @@ class BooksSpider(Spider):
         self.step = self.page_size  # books a page; fewer where the site caps its pages
         self.end: float = 1  # how far the catalogue is known to go; the first page tells more
         self.empty_from = inf  # the lowest offset whose page was empty
+        self.pages_seen: set[int] = set()  # hashes of their ids: a page that recurs is empty, too
         self.pages_asked = 0
         self.pages_open = 0  # asked for and not yet answered
         self.shrunk = False  # books were removed meanwhile: others may have slipped through
@@ -146,19 +147,26 @@ class BooksSpider(Spider):
         except api.Flaw as flaw:
             self._index_lost(response.url, str(flaw))
             return
-        if more := self._turn_page(response.url, len(page["results"]), api.site_count(page)):
+        listed = self._listed(response.url, page["results"])
+        if more := self._turn_page(response.url, page, hash(tuple(listed))):
             yield more
-        for listed in page["results"]:
-            self.count("books/listed")
-            try:
-                one = book_id(listed.get("id") if isinstance(listed, dict) else None)
-            except InvalidBook as error:
-                self._invalid(response.url, error)
-            else:
-                summary = {name: listed.get(name) for name in SUMMARY}
-                yield self.detail_request(one, summary)
+        for one, summary in listed.items():
+            yield self.detail_request(one, summary)
 
-    def _turn_page(self, url: str, held: int, count: int | None) -> Request | None:
+    def _listed(self, url: str, results: list[Any]) -> dict[str, dict[str, Any]]:
+        """By id, what a page says of its books."""
+        listed = {}
+        self.count("books/listed", len(results))
+        for result in results:
+            try:
+                one = book_id(result.get("id") if isinstance(result, dict) else None)
+            except InvalidBook as error:
+                self._invalid(url, error)
+            else:
+                listed[one] = {name: result.get(name) for name in SUMMARY}
+        return listed
+
+    def _turn_page(self, url: str, page: dict[str, Any], seen: int) -> Request | None:
         """Learn where the next pages are: the next offset follows from what this page held.
 
         The first page shows whether the site caps its pages; what a later page is short of is
@@ -166,13 +174,15 @@ class BooksSpider(Spider):
         believed: then each page leads to the next until one is empty.
         """
         offset, limit = api.index_position(url)
+        held, count = len(page["results"]), api.site_count(page)
         after = offset + held
         if count is not None:
             self.shrunk |= count < self.crawler.stats.get_value("books/expected", 0)
             self.crawler.stats.set_value("books/expected", count)
-        if not held:
+        if not held or seen in self.pages_seen:
             self.empty_from = min(offset, self.empty_from)
             return None
+        self.pages_seen.add(seen)
         self.end = max(self.end, after + 1 if count is None or count < after else count)
         if held >= limit or after >= self.end:
             return None
