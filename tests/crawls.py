@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,12 @@ ROOT = Path(__file__).parent.parent
 
 
 class JsonStats(MemoryStatsCollector):
-    """Writes a crawl's stats to the file that TEST_STATS_FILE names."""
+    """Writes a crawl's stats to the file that TEST_STATS_FILE names, with its peak memory."""
 
     def close_spider(self, spider: Any = None, *, reason: str) -> None:
         super().close_spider(spider, reason=reason)
+        memory = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        self._stats["peak_memory_bytes"] = int(memory[1]) * 1024 if memory else None
         Path(os.environ["TEST_STATS_FILE"]).write_text(json.dumps(self._stats, default=str))
 
 

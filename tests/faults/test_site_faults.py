@@ -1,0 +1,158 @@
+"""The site fails: what it answers wrongly is asked for again, and nothing is lost."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scrapy.http import Response
+
+from spa5.downloadermiddlewares import retry_after
+from tests.site import RunningSite as Site
+from tests.site import running_site
+from tests.test_crawl import assert_holds_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Database
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running_site(books=60) as site:
+        yield site
+
+
+KINDS = ["500", "502", "503", "504", "408", "429", "close", "reset", "truncate", "html", "broken"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "shape", "521"])
+def test_a_passing_fault_of_every_answer_costs_a_retry_and_no_book(
+    site: Site, database: Database, kind: str
+) -> None:
+    site.control(faults={"kinds": [kind], "first": 1, "paths": "0/?$"})
+    crawl = database.crawl(site.url, CONCURRENT_REQUESTS="16")
+    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert_holds_catalogue(database, site)
+    failed = site.stats()["faults"][kind]
+    assert failed >= 2
+    # Twisted itself asks again when a kept-alive connection turns out to be closed.
+    assert crawl.stats.get("retry/count", 0) == failed or kind in ("close", "reset")
+    assert not crawl.lines("ERROR")
+    assert "Traceback" not in crawl.log
+
+
+def test_an_answer_that_never_comes_is_asked_for_again(site: Site, database: Database) -> None:
+    one = site.catalogue.ids[5]
+    site.control(faults={"kinds": ["slow"], "first": 1, "paths": one})
+    crawl = database.crawl(site.url, "-s", "DOWNLOAD_TIMEOUT=1")
+    assert crawl.exitcode == 0
+    assert_holds_catalogue(database, site)
+    assert crawl.stats["retry/count"] == 1
+
+
+def test_with_a_third_of_all_answers_failing_every_book_is_stored(database: Database) -> None:
+    with running_site(books=230) as site:
+        site.control(faults={"kinds": [*KINDS, "shape"], "share": 0.3, "seed": 4})
+        crawl = database.crawl(site.url, CONCURRENT_REQUESTS="16", MAX_SWEEPS="5")
+        assert (crawl.exitcode, crawl.reason) == (0, "finished")
+        assert_holds_catalogue(database, site)
+        assert "Traceback" not in crawl.log
+
+
+def test_what_fails_for_good_is_one_line_with_url_and_reason(
+    site: Site, database: Database
+) -> None:
+    one = site.catalogue.ids[5]
+    site.control(faults={"kinds": ["html"], "first": 99, "paths": one})
+    crawl = database.crawl(site.url, "-s", "RETRY_TIMES=1", MAX_SWEEPS="1")
+    assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
+    (failed, incomplete) = crawl.lines("ERROR")
+    assert f"{site.url}/api/book/{one}/ failed: not JSON (text/html" in failed
+    assert one in incomplete
+    assert (crawl.stats["books/failed"], crawl.stats["books/missing"]) == (1, 1)
+    assert len(database.stored()) == 59
+
+
+def test_an_index_page_that_fails_for_good_is_one_line_too(site: Site, database: Database) -> None:
+    site.control(faults={"kinds": ["503"], "first": 99, "paths": "offset=40"})
+    crawl = database.crawl(site.url, "-a", "page_size=20", "-s", "RETRY_TIMES=1", MAX_SWEEPS="1")
+    assert (crawl.exitcode, crawl.stats["books/index_failed"]) == (1, 1)
+    assert crawl.stats["books/missing"] == 20
+    assert "offset=40 failed: status 503" in crawl.lines("ERROR")[0]
+
+
+@pytest.mark.parametrize("fault", ["refused", "closed"])
+def test_a_site_that_is_down_ends_incomplete_without_a_traceback(
+    database: Database, fault: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if fault == "closed":
+            threading.Thread(target=_close_all, args=[server], daemon=True).start()
+        else:
+            server.close()
+        crawl = database.crawl(address, "-s", "RETRY_TIMES=1", MAX_SWEEPS="2")
+        if fault == "closed":
+            server.shutdown(socket.SHUT_RDWR)
+    assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
+    assert crawl.stats["books/index_failed"] == 2
+    assert "Traceback" not in crawl.log
+    assert len(crawl.lines("WARNING")) == 1  # no robots.txt
+
+
+def _close_all(server: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        connection.close()
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_retry_after_holds_everything_back(site: Site, database: Database, as_date: bool) -> None:
+    """While one answer asks for a pause, nothing else is sent: no other fault meets a request."""
+    later = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=4), usegmt=True)
+    busy = {"status": 503, "body": "", "times": 1}
+    busy["headers"] = {"Retry-After": later if as_date else "2"}
+    site.control(override={f"/api/book/{site.catalogue.ids[9]}/": busy})
+    crawl = database.crawl(site.url, CONCURRENT_REQUESTS="1")
+    assert crawl.exitcode == 0
+    assert crawl.stats["elapsed_time_seconds"] > 1
+    assert [line for line in crawl.lines("WARNING") if "asks for a pause" in line]
+    assert_holds_catalogue(database, site)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3),
+        ("0", 0),
+        ("99999999999999", 120),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Fri, 21 Oct 2095 07:28:00 GMT", 120),
+        ("Fri, 99 Oct 2095 07:28:00 GMT", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date_up_to_a_bound(
+    value: str, seconds: float | None
+) -> None:
+    assert retry_after(Response("http://x/", headers={"Retry-After": value})) == seconds
+
+
+def test_a_failing_site_is_asked_less_than_the_limit_allows(site: Site, database: Database) -> None:
+    """The pauses keep their places: in 2 x 6 tries of the only page nothing else is sent."""
+    site.control(faults={"kinds": ["500"], "share": 1})
+    crawl = database.crawl(site.url, "-s", "RETRY_TIMES=2", MAX_SWEEPS="2")
+    asked: dict[str, Any] = site.stats()
+    assert (asked["peak"], asked["requests"]) == (1, 6)
+    assert crawl.stats["elapsed_time_seconds"] >= 2 * (0.125 + 0.25)
