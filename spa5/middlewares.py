@@ -13,6 +13,7 @@ from scrapy.exceptions import CloseSpider
 
 from spa5.items import Book
 from spa5.pipelines import MongoPipeline
+from spa5.spiders.books import BooksSpider
 from spa5.store import StoreError, now
 
 if TYPE_CHECKING:
@@ -128,21 +129,21 @@ class Sweeps:
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        assert self.crawler.spider
+        spider = self.crawler.spider
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
         for sweep in range(1, self.most_sweeps + 1):
             self._begin(sweep)
             async for output in start:
                 yield output
-            if pipeline is None:
+            if pipeline is None or not isinstance(spider, BooksSpider):
                 return
             await self._idle()
-            await self._count_missing(pipeline)
-            if sweep == self.most_sweeps or not self._worth_another(sweep):
-                break
+            await self._count_missing(pipeline, spider)
+            if sweep == self.most_sweeps or not self._worth_another(sweep, spider):
+                self._judge(spider)
+                return
             logger.info("Sweep %d left %d books missing: walking again", sweep, self.missing)
-            start = self.crawler.spider.start()
-        self._judge()
+            start = spider.start()
 
     def _begin(self, sweep: int) -> None:
         self.began = now()
@@ -170,15 +171,14 @@ class Sweeps:
         ):
             await self.crawler.signals.wait_for(signals.scheduler_empty)
 
-    async def _count_missing(self, pipeline: MongoPipeline) -> None:
+    async def _count_missing(self, pipeline: MongoPipeline, spider: BooksSpider) -> None:
         """What the site lists, less what is gone, less what the collection holds of it."""
-        spider: Any = self.crawler.spider
         try:
             if spider.ids is not None:
                 expected = len(spider.ids)
                 held = await pipeline.store.count(spider.ids)
             else:
-                expected = self._expected()
+                expected = self._expected(spider)
                 held = await pipeline.store.count_listed(self.began)
         except StoreError as error:
             pipeline.give_up(error)
@@ -186,10 +186,10 @@ class Sweeps:
         self.missing = max(0, expected - self.stats.get_value("books/vanished", 0) - held)
         self.stats.set_value("books/missing", self.missing)
 
-    def _expected(self) -> int:
+    def _expected(self, spider: BooksSpider) -> int:
         listed = int(self.stats.get_value("books/listed", 0))
         count = self.stats.get_value("books/expected")
-        if self.crawler.spider.pages is not None:  # type: ignore[union-attr]
+        if spider.pages is not None:
             return listed
         if count != listed and not self._failed:
             logger.warning(
@@ -197,17 +197,17 @@ class Sweeps:
             )
         return listed if count is None else int(count)
 
-    def _worth_another(self, sweep: int) -> bool:
+    def _worth_another(self, sweep: int, spider: BooksSpider) -> bool:
         """Whether one more walk could find something: not what is unusable each time."""
-        if self._failed or self.crawler.spider.shrunk:  # type: ignore[union-attr]
+        if self._failed or spider.shrunk:
             return True
         hopeless = self.stats.get_value("books/invalid", 0) + self._gained("mongo/rejected")
         return self.missing > hopeless and (sweep == 1 or self._gained("mongo/inserted") > 0)
 
-    def _judge(self) -> None:
+    def _judge(self, spider: BooksSpider) -> None:
         if not self.missing and not self._failed:
             return
-        lost = ", ".join(self.crawler.spider.lost) or "not known which"  # type: ignore[union-attr]
+        lost = ", ".join(spider.lost) or "not known which"
         logger.error(
             "Incomplete: %d books are missing and %d requests failed in the last sweep (%s); "
             "run the crawl again",

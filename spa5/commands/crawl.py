@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,17 +26,26 @@ class Command(crawl.Command):
         if len(args) != 1:
             super().run(args, opts)  # says what is wrong
             return
-        assert self.crawler_process
         try:
             crawler = self._create_crawler(args[0])
-            crawling = self.crawler_process.crawl(crawler, **opts.spargs)
-            self.crawler_process.start()
-            assert isinstance(crawling, asyncio.Task)
+        except (UsageError, KeyError) as error:  # KeyError: no spider of that name
+            self._refuse(error)
+            return
+        # Scrapy filters at the handler only: each response would make records for nobody.
+        logging.getLogger("scrapy").setLevel(crawler.settings["LOG_LEVEL"])
+        assert self.crawler_process
+        crawling = self.crawler_process.crawl(crawler, **opts.spargs)
+        self.crawler_process.start()
+        assert isinstance(crawling, asyncio.Task)
+        try:
             if crawling.done() and not crawling.cancelled():
                 crawling.result()
-        except (UsageError, KeyError) as error:  # KeyError: no spider of that name
-            sys.stderr.write(f"scrapy crawl: {error.args[0]}\n")
-            self.exitcode = 2
-        else:
-            reason = crawler._stats and crawler.stats.get_value("finish_reason")
-            self.exitcode = 0 if str(reason).startswith(_DONE) else 1
+        except UsageError as error:
+            self._refuse(error)
+            return
+        reason = crawler._stats and crawler.stats.get_value("finish_reason")
+        self.exitcode = 0 if str(reason).startswith(_DONE) else 1
+
+    def _refuse(self, error: Exception) -> None:
+        sys.stderr.write(f"scrapy crawl: {error.args[0]}\n")
+        self.exitcode = 2
