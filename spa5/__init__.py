@@ -11,6 +11,7 @@ middlewares: drops what needs no fetching, and repeats the walk until nothing is
 items: the book, cleaned and validated.
 pipelines: an item comes out when MongoDB has acknowledged it.
 groupcommit: what arrives during a write forms the next one.
+documents: a book as BSON, and what becomes of a batch of them.
 store: the collection; the only module that knows the driver.
 mongod: the embedded server.
 progress: the summary at the end.

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from scrapy import Request, signals
 from scrapy.exceptions import CloseSpider
 
+from spa5.documents import now
 from spa5.items import Book
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from spa5.store import StoreError, now
+from spa5.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

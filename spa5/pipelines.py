@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from itemadapter import ItemAdapter
 from scrapy.exceptions import CloseSpider, DropItem
 
+from spa5.documents import Document, Outcome, Rejected
 from spa5.groupcommit import GroupCommit
 from spa5.items import Book
-from spa5.store import BookStore, Document, Outcome, Rejected, StoreError
+from spa5.store import BookStore, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ class MongoPipeline:
         self.store = BookStore(crawler.settings, crawler.stats.inc_value)
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
-            self._write, size=lambda document: document.size
+            self._write, size=lambda document: len(document.content)
         )
 
     @classmethod
@@ -55,7 +56,7 @@ class MongoPipeline:
             fields = vars(item) if isinstance(item, Book) else ItemAdapter(item).asdict()
             document = Document.from_item(fields)
             outcome = await self.commit.submit(document)
-        except Rejected as error:
+        except (Rejected, RecursionError) as error:
             self.stats.inc_value("mongo/rejected")
             logger.warning("MongoDB can't hold %s: %s", _name(item), error)
             raise DropItem(str(error), log_level="DEBUG") from None

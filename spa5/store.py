@@ -6,18 +6,14 @@ import asyncio
 import itertools
 import logging
 import random
+import warnings
 from contextlib import suppress
-from dataclasses import fields
-from datetime import datetime, timezone
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import UpdateOne
+from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -28,11 +24,13 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds
+from spa5.documents import Document, Outcome, Rejected, Update, now, plan
+from spa5.items import brief
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from scrapy.settings import BaseSettings
 
@@ -41,13 +39,12 @@ logger = logging.getLogger(__name__)
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
-Outcome = Literal["inserted", "changed", "unchanged"]
 
 LOCAL_URI = "mongodb://localhost:27017/"
-FIELDS = tuple(field.name for field in fields(Book))
-MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _DUPLICATE_KEY = 11000
+_OTHER_INDEX = (85, 86)  # there is one on this field already, with other options
+_TOO_DEEP = 15
 # Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
 # MongoDB's, from src/mongo/base/error_codes.yml.
 _PASSING = {
@@ -65,62 +62,6 @@ _LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
 
 class StoreError(Exception):
     """MongoDB can't be used: one line for people, what happened and what to do."""
-
-
-class Rejected(Exception):
-    """One book that BSON or MongoDB refuses; its neighbours are not concerned."""
-
-
-class Document(NamedTuple):
-    """A book ready to be written: its fields as one BSON document, encoded once."""
-
-    id: str
-    names: tuple[str, ...]
-    content: RawBSONDocument
-
-    @classmethod
-    def from_item(cls, item: dict[str, Any]) -> Document:
-        """Encode an item's fields, those that are None for want of an `extra` left out."""
-        content = {name: value for name, value in item.items() if name != "extra" or value}
-        try:
-            one = book_id(content.pop("id", None))
-            if bad := next((name for name in content if not _is_field_name(name)), None):
-                raise Rejected(f"a field can't be called {brief(bad)}")
-            encoded = bson.encode(content)
-        except (BSONError, InvalidBook, OverflowError, RecursionError, ValueError) as error:
-            raise Rejected(brief(str(error), 200)) from None
-        if len(encoded) > MOST_BYTES:
-            raise Rejected(f"{len(encoded)} bytes are more than MongoDB's 16 MB")
-        return cls(one, tuple(content), RawBSONDocument(encoded))
-
-    @property
-    def size(self) -> int:
-        return len(self.content.raw)
-
-    def equals(self, stored: dict[str, Any]) -> bool:
-        """Whether a stored document holds this content, to the byte."""
-        if any(name in stored for name in self._absent):
-            return False
-        same = {name: stored[name] for name in self.names if name in stored}
-        return bson.encode(same) == self.content.raw
-
-    @property
-    def _absent(self) -> list[str]:
-        return [name for name in FIELDS if name not in self.names and name != "id"]
-
-    def update(self, now: datetime, stored: dict[str, Any], *, content: bool) -> UpdateOne:
-        """The upsert of this book; without `content` only the bookkeeping moves.
-
-        `$max` sets a date also where there is none, or something that is no date.
-        """
-        moved = ["crawled_at", "listed_at"] + ["changed_at"] * content
-        if not isinstance(stored.get("first_crawled_at"), datetime):
-            moved.append("first_crawled_at")
-        update: dict[str, Any] = {"$max": dict.fromkeys(moved, now)}
-        if content:
-            update["$set"] = self.content
-            update["$unset"] = dict.fromkeys(self._absent, "")
-        return UpdateOne({"id": self.id}, update, upsert=content)
 
 
 class BookStore:
@@ -147,8 +88,10 @@ class BookStore:
         try:
             self._client = _client(await self._choose_uri())
             self.place = f"{_hosts(self._client)}, {self._database}.{self._collection}"
+            # Acknowledged means in the journal, if MONGO_URI does not say otherwise.
+            concern = WriteConcern(**{"j": True, **self._client.write_concern.document})
             self._books = self._client[self._database].get_collection(
-                self._collection, codec_options=_LENIENT
+                self._collection, codec_options=_LENIENT, write_concern=concern
             )
             await self._check_version()
             await self._make_indexes()
@@ -166,14 +109,13 @@ class BookStore:
     async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
         """Upsert a batch; return for each, in order, what it was or why it is `Rejected`.
 
-        Of two with one id the last one wins. The outcomes come from one query before the write,
-        so that a write which had to be repeated is not counted as something else.
+        The outcomes come from one query before the write, so that a write which had to be
+        repeated is not counted as something else.
         """
         query = {"id": {"$in": list({document.id for document in documents})}}
         stored = await self._persist(lambda: self._find(query))
-        outcomes, updates = _plan(documents, stored)
-        errors = await self._persist(lambda: self._bulk_write(list(updates.values())))
-        refused = {one: errors[i] for i, one in enumerate(updates) if i in errors}
+        outcomes, updates = plan(documents, stored)
+        refused = await self._persist(lambda: self._bulk_write(updates))
         return [
             refused.get(document.id, outcome)
             for document, outcome in zip(documents, outcomes, strict=True)
@@ -202,17 +144,30 @@ class BookStore:
     async def _find(
         self, query: dict[str, Any], projection: dict[str, int] | None = None
     ) -> dict[str, dict[str, Any]]:
-        return {book["id"]: book async for book in self._books.find(query, projection)}
+        found = self._books.find(query, projection)
+        return {book["id"]: book async for book in found if isinstance(book["id"], str)}
 
-    async def _bulk_write(self, updates: list[UpdateOne]) -> dict[int, Rejected]:
-        """Write; return the refusals by the update's position."""
+    async def _bulk_write(self, updates: list[Update]) -> dict[str, Rejected]:
+        """Write; return the refusals by the book's id."""
+        operations = [UpdateOne({"id": one}, change, upsert) for one, change, upsert in updates]
         try:
-            await self._books.bulk_write(updates, ordered=False)
+            await self._books.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
             refusals = error.details["writeErrors"]
             if error.details["writeConcernErrors"] or any(map(_is_passing, refusals)):
                 raise AutoReconnect(str(error)) from None
-            return {one["index"]: Rejected(brief(str(one.get("errmsg")), 200)) for one in refusals}
+            return {
+                updates[one["index"]].id: Rejected(brief(str(one.get("errmsg")), 200))
+                for one in refusals
+            }
+        except OperationFailure as error:
+            if error.code != _TOO_DEEP:
+                raise
+            if len(updates) == 1:
+                return {updates[0].id: Rejected("it is nested too deeply for MongoDB")}
+            # One book made MongoDB refuse the message with all of them: find it.
+            alone = [await self._bulk_write([update]) for update in updates]
+            return {one: reason for refused in alone for one, reason in refused.items()}
         return {}
 
     async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -290,7 +245,11 @@ class BookStore:
         on_id = [index for index in indexes.values() if list(index["key"]) == [("id", 1)]]
         if not any(index.get("unique") for index in on_id):
             await self._books.create_index("id", unique=True)
-        await self._books.create_index("listed_at")
+        try:
+            await self._books.create_index("listed_at")  # tells also whether one may write
+        except OperationFailure as error:
+            if error.code not in _OTHER_INDEX:  # one with other options serves as well
+                raise
 
     def _explain(self, error: PyMongoError) -> str:
         where = self.place or "MONGO_URI"
@@ -300,7 +259,7 @@ class BookStore:
                 f"{where} holds books twice, so that its unique index on id can't be made: "
                 f"remove the copies (README, Duplicates) or use another MONGO_COLLECTION"
             )
-        if code in (85, 86):
+        if code in _OTHER_INDEX:
             return (
                 f"{where} has an index on id that is not unique: drop it with "
                 f"db.{self._collection}.dropIndex('id_1'), and crawl again"
@@ -314,36 +273,6 @@ class BookStore:
         if isinstance(error, ConnectionFailure):
             return f"no MongoDB answers at {where}: start it, or check MONGO_URI"
         return f"{where}: {brief(str(error), 200)}"
-
-
-def now() -> datetime:
-    """The time, cut to the milliseconds that MongoDB keeps."""
-    return to_milliseconds(datetime.now(timezone.utc))
-
-
-def _plan(
-    documents: list[Document], stored: dict[str, dict[str, Any]]
-) -> tuple[list[Outcome], dict[str, UpdateOne]]:
-    """Each document's outcome, and one update for each id."""
-    moment = now()
-    outcomes: list[Outcome] = []
-    updates: dict[str, UpdateOne] = {}
-    latest: dict[str, Document] = {}
-    rewrite: set[str] = set()
-    for document in documents:
-        one = document.id
-        if one in latest:
-            same = latest[one].content.raw == document.content.raw
-        else:
-            same = one in stored and document.equals(stored[one])
-        is_new = one not in stored and one not in latest
-        outcomes.append("inserted" if is_new else "unchanged" if same else "changed")
-        known = stored.get(one, {})
-        if not same or not isinstance(known.get("changed_at"), datetime):
-            rewrite.add(one)
-        latest[one] = document
-        updates[one] = document.update(moment, known, content=one in rewrite)
-    return outcomes, updates
 
 
 def _is_passing_error(error: PyMongoError) -> bool:
@@ -360,24 +289,25 @@ def _is_passing(refusal: dict[str, Any]) -> bool:
     return refusal["code"] in _PASSING
 
 
-def _is_field_name(name: Any) -> bool:
-    return isinstance(name, str) and not name.startswith("$") and "." not in name and name != "_id"
-
-
 def _client(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:
-    """A client whose writes are acknowledged when they are in the journal."""
+    """A client that does not wait for ever."""
     options: dict[str, Any] = {
         "appname": "spa5",
-        "journal": True,
         "serverSelectionTimeoutMS": 5_000,
         "connectTimeoutMS": 5_000,
         "socketTimeoutMS": 30_000,
     }
     given = uri.lower()
     options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
+    host, _, path = uri.partition("://")[2].partition("/")
     try:
-        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(uri, **options)
-    except (PyMongoError, ValueError, TypeError):
+        if "@" in path and "@" not in host:
+            raise ValueError("a slash in the password: what is before it is no host")
+        with warnings.catch_warnings():
+            # An option that the driver does not know may be part of a password.
+            warnings.simplefilter("error", UserWarning)
+            client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(uri, **options)
+    except (PyMongoError, OSError, ValueError, TypeError, UserWarning):
         # The driver's own words may quote a part of the password.
         raise StoreError(
             "MONGO_URI is not valid: use mongodb://user:password@host:27017/ with the special "
