@@ -23,9 +23,10 @@ from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
+from spa5.documents import Document, Rejected
 from spa5.items import Book
 from spa5.pipelines import MongoPipeline
-from spa5.store import BookStore, Document, Rejected, StoreError
+from spa5.store import BookStore, StoreError
 from tests.conftest import Database
 from tests.mongods import mongod_with_users, old_server
 from tests.site import Catalogue, running_site
@@ -428,7 +429,7 @@ def test_a_book_of_16_mb_is_stored_and_a_byte_more_is_rejected_alone(database: D
 def test_a_book_that_only_its_bookkeeping_makes_too_large_is_rejected_alone(
     database: Database,
 ) -> None:
-    room = MOST_BYTES - Document.from_item({"id": "1", "introduction": ""}).size
+    room = MOST_BYTES - len(Document.from_item({"id": "1", "introduction": ""}).content)
     largest = {"id": "1", "introduction": "x" * room}
     assert write(database, {"id": "2"}, largest, {"id": "3"}) == ["inserted", Rejected, "inserted"]
     assert sorted(database.stored()) == ["2", "3"]
