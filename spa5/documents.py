@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 
 import bson
+from bson import ObjectId
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
@@ -16,11 +17,16 @@ from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds
 Outcome = Literal["inserted", "changed", "unchanged"]
 
 _FIELDS = frozenset(field.name for field in fields(Book)) - {"id"}
+_TIMES = ("crawled_at", "listed_at", "changed_at", "first_crawled_at")
 MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 
 
 class Rejected(Exception):
     """One book that BSON or MongoDB refuses; its neighbours are not concerned."""
+
+    def __init__(self, reason: str, *, is_duplicate: bool = False):
+        super().__init__(reason)
+        self.is_duplicate = is_duplicate  # its id is in the collection already
 
 
 class Document(NamedTuple):
@@ -29,6 +35,7 @@ class Document(NamedTuple):
     id: str
     names: tuple[str, ...]
     content: bytes
+    oid: ObjectId  # its `_id` if it is new
 
     @classmethod
     def from_item(cls, item: dict[str, Any]) -> Document:
@@ -39,13 +46,11 @@ class Document(NamedTuple):
             encoded = bson.encode(content)
         except (BSONError, InvalidBook, OverflowError, RecursionError, ValueError) as error:
             raise Rejected(brief(str(error), 200)) from None
-        if bad := next(
-            (name for name in content.keys() - _FIELDS if not _is_field_name(name)), None
-        ):
-            raise Rejected(f"a field can't be called {brief(bad)}")
+        if bad := [name for name in content.keys() - _FIELDS if not _is_field_name(name)]:
+            raise Rejected(f"a field can't be called {brief(bad[0])}")
         if len(encoded) > MOST_BYTES:
             raise Rejected(f"{len(encoded)} bytes are more than MongoDB's 16 MB")
-        return cls(one, tuple(content), encoded)
+        return cls(one, tuple(content), encoded, ObjectId())
 
     @property
     def absent(self) -> frozenset[str]:
@@ -59,6 +64,11 @@ class Document(NamedTuple):
         same = {name: stored[name] for name in self.names if name in stored}
         return bson.encode(same) == self.content
 
+    def as_new(self, moment: datetime) -> RawBSONDocument:
+        """The whole document, to be inserted."""
+        ids = bson.encode({"_id": self.oid, "id": self.id})
+        return _joined(ids, self.content, bson.encode(dict.fromkeys(_TIMES, moment)))
+
 
 class Update(NamedTuple):
     """One book's update_one: `change` as an upsert, or of what is stored alone."""
@@ -69,14 +79,14 @@ class Update(NamedTuple):
 
 
 def plan(
-    documents: list[Document], stored: dict[str, dict[str, Any]]
+    documents: list[Document], stored: dict[str, dict[str, Any]], moment: datetime
 ) -> tuple[list[Outcome], list[Update]]:
     """Each document's outcome, and one update for each id, given what is stored of these ids.
 
     Of two with one id the last one wins. What is stored already is not written again: then only
-    the bookkeeping moves.
+    the bookkeeping moves. One that is stored under its own `_id` was inserted by a try whose
+    answer was lost.
     """
-    moment = now()
     outcomes: list[Outcome] = []
     latest: dict[str, Document] = {}
     rewrite: set[str] = set()
@@ -87,7 +97,7 @@ def plan(
             same = before.content == document.content
         else:
             same = known is not None and document.equals(known)
-        is_new = before is None and known is None
+        is_new = before is None and (known is None or known["_id"] == document.oid)
         outcomes.append("inserted" if is_new else "unchanged" if same else "changed")
         if not same or not isinstance((known or {}).get("changed_at"), datetime):
             rewrite.add(one)
@@ -107,7 +117,7 @@ def now() -> datetime:
 def _update(
     document: Document, known: dict[str, Any], moment: datetime, *, content: bool
 ) -> Update:
-    moved = ["crawled_at", "listed_at"] + ["changed_at"] * content
+    moved = [*_TIMES[:2], *_TIMES[2:3] * content]
     if not isinstance(known.get("first_crawled_at"), datetime):
         moved.append("first_crawled_at")
     times = bson.encode(dict.fromkeys(moved, moment))
@@ -118,11 +128,13 @@ def _update(
     return Update(document.id, change, upsert=content)
 
 
-def _joined(first: bytes, second: bytes) -> RawBSONDocument:
-    """The fields of two BSON documents in one: length, fields, a zero byte (bsonspec.org)."""
-    length = struct.pack("<i", len(first) + len(second) - 5)
-    return RawBSONDocument(length + first[4:-1] + second[4:])
+def _joined(*documents: bytes) -> RawBSONDocument:
+    """The fields of BSON documents in one: its length, the fields, a zero byte (bsonspec.org)."""
+    fields = b"".join(document[4:-1] for document in documents)
+    return RawBSONDocument(struct.pack("<i", len(fields) + 5) + fields + b"\0")
 
 
 def _is_field_name(name: Any) -> bool:
-    return isinstance(name, str) and not name.startswith("$") and "." not in name and name != "_id"
+    """Not what MongoDB takes as a path, an operator, or that a book's document has already."""
+    taken = ("", "_id", *_TIMES)
+    return isinstance(name, str) and name not in taken and name[0] != "$" and "." not in name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import UpdateOne, WriteConcern
+from pymongo import InsertOne, UpdateOne, WriteConcern
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -24,7 +24,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from spa5.documents import Document, Outcome, Rejected, Update, now, plan
+from spa5.documents import Document, Outcome, Rejected, now, plan
 from spa5.items import brief
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
+    from bson import ObjectId
     from scrapy.settings import BaseSettings
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ T = TypeVar("T")
 LOCAL_URI = "mongodb://localhost:27017/"
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _DUPLICATE_KEY = 11000
+_OUR_KEYS = ({"id": 1}, {"_id": 1})
 _OTHER_INDEX = (85, 86)  # there is one on this field already, with other options
 _TOO_DEEP = 15
 # Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
@@ -76,6 +78,7 @@ class BookStore:
         self._collection: str = settings["MONGO_COLLECTION"]
         self._server = EmbeddedServer(data_dir(settings))
         self._is_embedded = False
+        self._expects_new = True
         self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
         self._retry_seconds = settings.getfloat("MONGO_RETRY_SECONDS")
         self._count = count  # of stats
@@ -109,17 +112,51 @@ class BookStore:
     async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
         """Upsert a batch; return for each, in order, what it was or why it is `Rejected`.
 
-        The outcomes come from one query before the write, so that a write which had to be
-        repeated is not counted as something else.
+        While all books are new they are inserted, which is one round trip. The others are compared
+        with what is stored, in a query before the write, and then updated.
+        """
+        moment = now()
+        results: dict[ObjectId, Outcome | Rejected] = {}
+        left = documents
+        if self._expects_new:
+            results, left = await self._insert(documents, moment)
+        if left:
+            results |= await self._update(left, moment)
+        self._expects_new = all(results[document.oid] == "inserted" for document in documents)
+        return [results[document.oid] for document in documents]
+
+    async def _insert(
+        self, documents: list[Document], moment: datetime
+    ) -> tuple[dict[ObjectId, Outcome | Rejected], list[Document]]:
+        """Insert what is new; return the outcomes by `_id`, and what is stored already."""
+        inserts = [InsertOne(document.as_new(moment)) for document in documents]
+        refused = await self._persist(lambda: self._bulk_write(inserts))
+        results: dict[ObjectId, Outcome | Rejected] = {}
+        left = []
+        for index, document in enumerate(documents):
+            refusal = refused.get(index)
+            if refusal is not None and refusal.is_duplicate:
+                left.append(document)
+            else:
+                results[document.oid] = refusal or "inserted"
+        return results, left
+
+    async def _update(
+        self, documents: list[Document], moment: datetime
+    ) -> dict[ObjectId, Outcome | Rejected]:
+        """Upsert; return the outcomes by `_id`. They come from one query before the write, so
+        that a write which had to be repeated is not counted as something else.
         """
         query = {"id": {"$in": list({document.id for document in documents})}}
         stored = await self._persist(lambda: self._find(query))
-        outcomes, updates = plan(documents, stored)
-        refused = await self._persist(lambda: self._bulk_write(updates))
-        return [
-            refused.get(document.id, outcome)
+        outcomes, updates = plan(documents, stored, moment)
+        operations = [UpdateOne({"id": one}, change, upsert) for one, change, upsert in updates]
+        refused = await self._persist(lambda: self._bulk_write(operations, duplicates_pass=True))
+        refusals = {updates[index].id: refusal for index, refusal in refused.items()}
+        return {
+            document.oid: refusals.get(document.id, outcome)
             for document, outcome in zip(documents, outcomes, strict=True)
-        ]
+        }
 
     async def see(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         """What is stored of the listed books, as it was before `listed_at` is set for them."""
@@ -147,27 +184,33 @@ class BookStore:
         found = self._books.find(query, projection)
         return {book["id"]: book async for book in found if isinstance(book["id"], str)}
 
-    async def _bulk_write(self, updates: list[Update]) -> dict[str, Rejected]:
-        """Write; return the refusals by the book's id."""
-        operations = [UpdateOne({"id": one}, change, upsert) for one, change, upsert in updates]
+    async def _bulk_write(
+        self, operations: Sequence[Any], *, duplicates_pass: bool = False
+    ) -> dict[int, Rejected]:
+        """Write; return the refusals by position.
+
+        Two crawls that upsert a new book at the same moment collide on its id, once: with
+        `duplicates_pass` that is worth another try.
+        """
         try:
             await self._books.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
-            refusals = error.details["writeErrors"]
-            if error.details["writeConcernErrors"] or any(map(_is_passing, refusals)):
+            refusals = {one["index"]: _refusal(one) for one in error.details["writeErrors"]}
+            passing = any(one["code"] in _PASSING for one in error.details["writeErrors"])
+            duplicate = any(refusal.is_duplicate for refusal in refusals.values())
+            if error.details["writeConcernErrors"] or passing or (duplicates_pass and duplicate):
                 raise AutoReconnect(str(error)) from None
-            return {
-                updates[one["index"]].id: Rejected(brief(str(one.get("errmsg")), 200))
-                for one in refusals
-            }
+            return refusals
         except OperationFailure as error:
             if error.code != _TOO_DEEP:
                 raise
-            if len(updates) == 1:
-                return {updates[0].id: Rejected("it is nested too deeply for MongoDB")}
+            if len(operations) == 1:
+                return {0: Rejected("it is nested too deeply for MongoDB")}
             # One book made MongoDB refuse the message with all of them: find it.
-            alone = [await self._bulk_write([update]) for update in updates]
-            return {one: reason for refused in alone for one, reason in refused.items()}
+            alone = [
+                await self._bulk_write([one], duplicates_pass=duplicates_pass) for one in operations
+            ]
+            return {index: refused[0] for index, refused in enumerate(alone) if refused}
         return {}
 
     async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -282,11 +325,9 @@ def _is_passing_error(error: PyMongoError) -> bool:
     return isinstance(error, ConnectionFailure)
 
 
-def _is_passing(refusal: dict[str, Any]) -> bool:
-    """Two crawls that insert a book at the same moment collide on its id, once."""
-    if refusal["code"] == _DUPLICATE_KEY:
-        return bool(refusal.get("keyPattern") == {"id": 1})
-    return refusal["code"] in _PASSING
+def _refusal(error: dict[str, Any]) -> Rejected:
+    duplicate = error["code"] == _DUPLICATE_KEY and error.get("keyPattern") in _OUR_KEYS
+    return Rejected(brief(str(error.get("errmsg")), 200), is_duplicate=duplicate)
 
 
 def _client(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:

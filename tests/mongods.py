@@ -138,10 +138,11 @@ class Mongod:
                 os.close(pidfd)
         self.pid = 0
 
-    def fail(self, command: str, times: int | None = None, **how: Any) -> None:
+    def fail(self, commands: str, times: int | None = None, **how: Any) -> None:
         """Let such commands of crawls fail, as MongoDB's failCommand takes it; None: all."""
         mode = "alwaysOn" if times is None else {"times": times}
-        self._set_failures(mode, data={"failCommands": [command], "appName": "spa5", **how})
+        data = {"failCommands": commands.split(), "appName": "spa5", **how}
+        self._set_failures(mode, data=data)
 
     def fail_no_more(self) -> None:
         self._set_failures("off")
