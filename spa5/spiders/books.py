@@ -61,7 +61,8 @@ class BooksSpider(Spider):
         self.ids = None if ids is None else _ids(ids)
         self.site = ""
         self.allowed_domains: list[str] = []
-        self.page_done = asyncio.Event()
+        self.answered = asyncio.Event()  # set by each answer
+        self.reserve = 1  # requests: as many as may be in flight
         self._start_walk()
 
     @classmethod
@@ -72,6 +73,7 @@ class BooksSpider(Spider):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise UsageError(f"SITE_URL={brief(spider.site)}: use http(s)://host")
         spider.allowed_domains = [parts.hostname]
+        spider.reserve = crawler.settings.getint("CONCURRENT_REQUESTS")
         for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS"):
             _check_number(name, crawler.settings[name])
         crawler.signals.connect(spider.item_dropped, signals.item_dropped)
@@ -87,22 +89,34 @@ class BooksSpider(Spider):
         settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
 
     async def start(self) -> AsyncIterator[Request]:
-        """Yield the index pages lazily: the next one when no request waits any more."""
+        """Yield the index pages lazily, so that few requests wait but never none."""
         if self.ids is not None:
             for one in self.ids:
                 yield self.detail_request(one, {})
             return
         self._start_walk()
         while self.pages_asked != self.pages:
-            if self.offset < min(self.end, self.empty_from):
-                if self.crawler.engine.needs_backout():
-                    await self.crawler.signals.wait_for(signals.scheduler_empty)
+            if self.offset >= min(self.end, self.empty_from):
+                if not self.pages_open:
+                    return
+            elif self._lacks_requests():
                 yield self._next_page()
-            elif self.pages_open:
-                self.page_done.clear()
-                await self.page_done.wait()
-            else:
-                break
+                continue
+            self.answered.clear()
+            await self.answered.wait()
+
+    def _lacks_requests(self) -> bool:
+        """Whether what waits, and what the pages asked for will add, is less than a reserve.
+
+        A page adds as many requests as the pages before it did on average: none of them where
+        all books are stored. Then pages fill the semaphore.
+        """
+        value = self.crawler.stats.get_value
+        added = value("scheduler/enqueued", 0) - self.pages_asked
+        answered = self.pages_asked - self.pages_open
+        waiting = value("scheduler/enqueued", 0) - value("scheduler/dequeued", 0)
+        coming = self.pages_open * added / answered if answered else 0
+        return bool(waiting + coming < 2 * self.reserve)
 
     def _start_walk(self) -> None:
         self.offset = 0  # of the next page to ask for
@@ -193,6 +207,7 @@ class BooksSpider(Spider):
 
     def parse_detail(self, response: Response) -> Iterator[Book]:
         """Yield the book that a detail holds, if it is the one that was asked for."""
+        self.answered.set()
         errors: list[str] = []
         try:
             book = Book.from_api(api.answer(response), errors)
@@ -214,6 +229,7 @@ class BooksSpider(Spider):
         self._index_lost(_url(failure), _reason(failure))
 
     def detail_failed(self, failure: Failure) -> None:
+        self.answered.set()
         if isinstance(failure.value, HttpError) and failure.value.response.status == 404:
             self.count("books/vanished")
             self.logger.info("%s is listed, but gone (404)", _url(failure))
@@ -222,7 +238,7 @@ class BooksSpider(Spider):
 
     def _page_answered(self) -> None:
         self.pages_open -= 1
-        self.page_done.set()
+        self.answered.set()
 
     def _index_lost(self, url: str, reason: str) -> None:
         self.count("books/index_failed")
