@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -33,6 +34,9 @@ class Command(crawl.Command):
             return
         # Scrapy filters at the handler only: each response would make records for nobody.
         logging.getLogger("scrapy").setLevel(crawler.settings["LOG_LEVEL"])
+        # What was imported stays: the collector need not look at it each time.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         assert self.crawler_process
         crawling = self.crawler_process.crawl(crawler, **opts.spargs)
         self.crawler_process.start()
