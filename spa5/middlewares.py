@@ -117,7 +117,10 @@ class Sweeps:
 
     # Counted anew in each sweep, for each meets the whole catalogue.
     PER_SWEEP = ("books/listed", "books/vanished", "books/invalid")
-    COUNTED = ("books/failed", "books/index_failed", "mongo/rejected", "mongo/inserted")
+    COUNTED = (
+        *("books/failed", "books/index_failed", "robotstxt/forbidden"),
+        *("mongo/rejected", "mongo/inserted"),
+    )
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
@@ -200,7 +203,7 @@ class Sweeps:
 
     def _worth_another(self, sweep: int, spider: BooksSpider) -> bool:
         """Whether one more walk could find something: not what is unusable each time."""
-        if self._failed or spider.shrunk:
+        if self._failed > self._gained("robotstxt/forbidden") or spider.shrunk:
             return True
         hopeless = self.stats.get_value("books/invalid", 0) + self._gained("mongo/rejected")
         return self.missing > hopeless and (sweep == 1 or self._gained("mongo/inserted") > 0)

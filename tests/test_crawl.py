@@ -237,7 +237,8 @@ def test_robots_txt_is_obeyed(site: Site, database: Database) -> None:
     site.control(override={"/robots.txt": robots})
     crawl = database.crawl(site.url)
     assert site.stats()["requests"] == 0
-    assert len(crawl.lines("ERROR")) == crawl.stats["books/index_failed"] == 1
+    assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
+    assert (crawl.stats["books/index_failed"], crawl.stats["books/sweeps"]) == (1, 1)
     assert "robots.txt" in crawl.lines("ERROR")[0]
 
 
