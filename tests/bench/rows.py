@@ -1,0 +1,206 @@
+"""What is measured: a function for each row, which yields its lines."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from tests.bench import pipeline
+from tests.bench.load import load
+from tests.bench.runs import Mongo, Run, alternately
+from tests.bench.table import Line
+from tests.crawls import ROOT
+from tests.site import running_site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.site import RunningSite
+
+IN_FLIGHT = (64, 256, 1000)
+BATCHES = (10, 30, 100, 300, 1000)
+TUNED = "script, index and 100 a page"
+OPTIONS = {"script as it is": (), TUNED: ("--index", "--page-size=100")}
+# The one-line choice that the settings show.
+AIOHTTP = "project, aiohttp handler"
+HANDLER = "scrapy.core.downloader.handlers._aiohttp.AiohttpDownloadHandler"
+CHOICE = ("-s", "DOWNLOAD_HANDLERS=" + json.dumps(dict.fromkeys(("http", "https"), HANDLER)))
+
+
+@dataclass
+class Bench:
+    """What all rows share."""
+
+    mongo: Mongo
+    rounds: int
+    books: int  # in the catalogue
+    memory: list[int]  # books in row 5's catalogues
+
+
+def whole_catalogue(bench: Bench) -> Iterator[Line]:
+    """The whole catalogue, no latency, 64 in flight; times of whole processes."""
+    with running_site(bench.books, prerender=True) as site:
+        able = [_warm(site) for _ in range(bench.rounds)]
+        project, scripts = _contest(bench, site, *OPTIONS, AIOHTTP)
+        faster = scripts.pop(AIOHTTP)
+    asked = [run.stats["downloader/request_count"] / run.elapsed for run in project]
+    yield Line(1, "whole catalogue: project", "s", _walls(project))
+    for (name, runs), at_most in zip(scripts.items(), (0.8, 1.25), strict=True):
+        yield Line(1, name, "s", _walls(runs), _walls(project), at_most=at_most)
+        yield Line(1, f"{name}, against {AIOHTTP}", "s", _walls(runs), _walls(faster))
+    yield Line(1, AIOHTTP, "s", _walls(faster))
+    yield Line(1, "the stand-in answers at the most", "requests/s", able)
+    yield Line(1, "the project asks", "requests/s", asked)
+
+
+def latency(bench: Bench) -> Iterator[Line]:
+    """100 ms before each answer; the ideal is requests x latency / in flight."""
+    with running_site(min(bench.books, 2_000), latency=0.1, prerender=True) as site:
+        books = len(site.catalogue.ids)
+        requests = books + -(-books // 100)
+        for in_flight, at_most in ((5, 1.05), (16, 1.05), (64, 1.15)):
+            project, scripts = _contest(bench, site, TUNED, in_flight=in_flight)
+            crawl = [run.elapsed for run in project]
+            ideal = [requests * 0.1 / in_flight]
+            what = f"100 ms, {in_flight} in flight"
+            yield Line(2, f"{what}: project, crawl", "s", crawl)
+            yield Line(2, f"{what}: ideal", "s", ideal, crawl, at_most=at_most)
+            yield Line(2, f"{what}: project, process", "s", _walls(project))
+            yield Line(2, f"{what}: {TUNED}", "s", _walls(scripts[TUNED]), _walls(project))
+
+
+def second_crawl(bench: Bench) -> Iterator[Line]:
+    """A catalogue that did not change since the first crawl, no latency, 64 in flight."""
+    firsts: list[Run] = []
+    seconds: list[Run] = []
+    with running_site(bench.books, prerender=True) as site:
+        _warm(site)
+        for _ in range(bench.rounds):
+            with bench.mongo.database() as name:
+                for runs in (firsts, seconds):
+                    runs.append(bench.mongo.crawl(site, name, 64))
+    first, second = _walls(firsts), _walls(seconds)
+    yield Line(3, "second crawl, process", "s", second)
+    yield Line(3, "first crawl, process", "s", first, second, at_most=0.1)
+    first, second = ([run.elapsed for run in runs] for runs in (firsts, seconds))
+    yield Line(3, "second crawl, crawl", "s", second)
+    yield Line(3, "first crawl, crawl", "s", first, second, at_most=0.1)
+
+
+def pipeline_alone(bench: Bench) -> Iterator[Line]:
+    """Books from memory; all writes are acknowledged when they are in the journal."""
+    books = pipeline.catalogue(bench.books)
+
+    def into_fresh(write: Callable[..., float], how_many: int) -> float:
+        with bench.mongo.database() as name:
+            return write(bench.mongo.uri, name, books, how_many)
+
+    contenders: dict[str, Callable[[], float]] = {
+        "update_one": partial(into_fresh, pipeline.one_by_one, 64)
+    }
+    for n in IN_FLIGHT:
+        contenders[f"process_item, {n}"] = partial(into_fresh, pipeline.through_pipeline, n)
+    for n in BATCHES:
+        contenders[f"bulk_write, {n}"] = partial(into_fresh, pipeline.raw_bulk, n)
+    speeds = alternately(bench.rounds, contenders)
+    best = max((f"bulk_write, {n}" for n in BATCHES), key=lambda name: median(speeds[name]))
+    for n in IN_FLIGHT:
+        project = speeds[f"process_item, {n}"]
+        yield Line(4, f"process_item, {n} in flight", "books/s", project)
+        yield Line(4, f"raw {best} a batch", "books/s", speeds[best], project, at_least=0.7)
+        one = speeds["update_one"]
+        yield Line(4, "motor update_one, 64 in flight", "books/s", one, project, at_least=5)
+
+
+def memory(bench: Bench) -> Iterator[Line]:
+    """Peak memory by size of the catalogue, 64 in flight; once each, whatever the rounds."""
+    peaks: dict[str, list[float]] = {"project": [], TUNED: []}
+    for books in bench.memory:
+        with running_site(books) as site:
+            project, scripts = _contest(bench, site, TUNED, rounds=1)
+        for name, runs in (("project", project), *scripts.items()):
+            peaks[name].append(runs[0].peak)
+            yield Line(5, f"{books:,} books: {name}", "MB", [runs[0].peak / 1e6])
+    grown = bench.memory[-1] - bench.memory[0]
+    for name, at_most in (("project", 200), (TUNED, None)) if grown else ():
+        growth = (peaks[name][-1] - peaks[name][0]) / grown
+        yield Line(5, f"growth: {name}", "bytes/book", [growth], at_most=at_most)
+
+
+def effort(bench: Bench) -> Iterator[Line]:
+    """CPU of the crawl's process at 64 in flight, and how soon it asks (for robots.txt)."""
+    with running_site(bench.books, prerender=True) as site:
+        _warm(site)
+        project, scripts = _contest(bench, site, TUNED, AIOHTTP)
+    cpu, other, faster = (
+        [run.cpu * 1000 / bench.books for run in ran]
+        for ran in (project, scripts[TUNED], scripts[AIOHTTP])
+    )
+    yield Line(6, "CPU for 1,000 books: project", "s", cpu, at_most=0.7)
+    yield Line(6, f"CPU for 1,000 books: {AIOHTTP}", "s", faster, at_most=0.7)
+    yield Line(6, f"CPU for 1,000 books: {TUNED}", "s", other, cpu)
+    first = [_first_request(bench.mongo) for _ in range(bench.rounds)]
+    yield Line(6, "from start to first request", "s", first, at_most=1)
+
+
+ROWS = dict(
+    enumerate((whole_catalogue, latency, second_crawl, pipeline_alone, memory, effort), start=1)
+)
+
+
+def _contest(
+    bench: Bench, site: RunningSite, *scripts: str, in_flight: int = 64, rounds: int | None = None
+) -> tuple[list[Run], dict[str, list[Run]]]:
+    """Runs of the project and of scripts, by their names in OPTIONS, into fresh databases."""
+
+    def run(options: tuple[str, ...] | None) -> Run:
+        with bench.mongo.database() as name:
+            if options is None:
+                return bench.mongo.crawl(site, name, in_flight)
+            if options is CHOICE:
+                return bench.mongo.crawl(site, name, in_flight, *CHOICE)
+            return bench.mongo.script(site, name, in_flight, *options)
+
+    settings = OPTIONS | {AIOHTTP: CHOICE}
+    contenders = {name: partial(run, settings.get(name)) for name in ("project", *scripts)}
+    runs = alternately(rounds or bench.rounds, contenders)
+    return runs.pop("project"), runs
+
+
+def _walls(runs: list[Run]) -> list[float]:
+    return [run.wall for run in runs]
+
+
+def _warm(site: RunningSite) -> float:
+    """Have the stand-in make its index pages; return how many details a second it answers."""
+    ids = site.catalogue.ids
+    for size in (18, 100):
+        load(site.url, (f"?limit={size}&offset={n}" for n in range(0, len(ids), size)))
+    return load(site.url, (f"{one}/" for one in ids))
+
+
+def _first_request(mongo: Mongo) -> float:
+    """Seconds from the start of `scrapy crawl` to the first byte that the site receives."""
+    command = [sys.executable, "-m", "scrapy", "crawl", "books"]
+    with mongo.database() as name, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        environment = mongo.environment(url, name)
+        began = perf_counter()
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        ) as crawl:
+            try:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1)
+                    return perf_counter() - began
+            finally:
+                crawl.kill()

@@ -1,0 +1,110 @@
+"""What a crawl costs, in things that repeat exactly: a loss here is a loss of speed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from scrapy.http import JsonResponse
+from scrapy.settings import Settings
+from scrapy.utils.project import get_project_settings
+
+from spa5 import api
+from spa5.documents import Document
+from spa5.items import Book
+from spa5.store import BookStore
+from tests.site import Catalogue, running_site
+
+if TYPE_CHECKING:
+    import pytest
+    from pymongo import MongoClient
+
+    from tests.conftest import Database
+
+COMMANDS = ("find", "getMore", "insert", "update", "aggregate", "createIndexes")
+
+
+def commands(mongo: MongoClient[dict[str, Any]]) -> dict[str, int]:
+    """How many of each command the server has seen so far."""
+    total = mongo.admin.command("serverStatus")["metrics"]["commands"]
+    return {name: total[name]["total"] for name in COMMANDS}
+
+
+def spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - before[name] for name in COMMANDS if after[name] != before[name]}
+
+
+def test_a_first_crawl_costs_a_query_a_page_and_an_insert_a_batch(
+    mongo: MongoClient[dict[str, Any]], database: Database
+) -> None:
+    with running_site(books=250) as site:
+        before = commands(mongo)
+        crawl = database.crawl(site.url)
+        cost = spent(before, commands(mongo))
+        assert site.stats()["requests"] == 253
+    batches = crawl.stats["mongo/batches"]
+    assert cost == {"find": 3, "insert": batches, "aggregate": 1, "createIndexes": 2}
+    assert batches <= 250
+    assert crawl.stats["downloader/request_count"] == 254  # and robots.txt
+
+
+def test_a_second_crawl_costs_a_query_and_an_update_a_page(
+    mongo: MongoClient[dict[str, Any]], database: Database
+) -> None:
+    with running_site(books=250) as site:
+        database.crawl(site.url)
+        site.reset()
+        before = commands(mongo)
+        database.crawl(site.url)
+        cost = spent(before, commands(mongo))
+        assert site.stats()["requests"] == 3
+    assert cost == {"find": 3, "update": 3, "aggregate": 1, "createIndexes": 1}
+
+
+def test_a_batch_that_waits_is_written_at_once(
+    mongo: MongoClient[dict[str, Any]], database: Database
+) -> None:
+    """Of new books in one insert; of stored ones in one query and one update."""
+    catalogue = Catalogue(300)
+    books = [vars(Book.from_api(catalogue.detail(one))) for one in catalogue.ids]
+
+    async def write() -> list[dict[str, int]]:
+        settings = {**get_project_settings(), "MONGO_URI": database.uri}
+        settings |= {"MONGO_DATABASE": database.name}
+        store = BookStore(Settings(settings), lambda stat, by: None)
+        await store.open()
+        try:
+            costs = []
+            for _ in range(3):
+                documents = [Document.from_item(book) for book in books]
+                before = commands(mongo)
+                await store.write(documents)
+                costs.append(spent(before, commands(mongo)))
+            return costs
+        finally:
+            await store.close()
+
+    first, second, third = asyncio.run(write())
+    assert first == {"insert": 1}
+    assert second == {"insert": 1, "find": 1, "getMore": 1, "update": 1}  # it expects new ones
+    assert third == {"find": 1, "getMore": 1, "update": 1}
+
+
+def test_a_response_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the middleware that judges it; the spider finds it decoded."""
+    calls = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: calls.append(text) or loads(text))
+    response = JsonResponse("http://x/api/book/1/", body=b'{"id": "1"}')
+    assert api.flaw(response) is None
+    assert api.answer(response) == {"id": "1"}
+    assert len(calls) == 1
+
+
+def test_a_response_starts_one_worker_and_passes_what_has_work_to_do() -> None:
+    settings = get_project_settings()
+    assert settings.getint("CONCURRENT_ITEMS") == 1
+    on = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
+    names = {str(name).rpartition(".")[2] for name, order in on.items() if order is not None}
+    assert names == {"HttpErrorMiddleware", "RefererMiddleware", "SkipStored", "Sweeps"}
