@@ -14,6 +14,7 @@ TWISTED_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"  # mo
 # The site, and how politely it is asked.
 SITE_URL = environ.get("SITE_URL", "https://spa5.scrape.center")
 USER_AGENT = "spa5 (Scrapy; book catalogue)"
+DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
 ROBOTSTXT_OBEY = True
 DOWNLOAD_VERIFY_CERTIFICATES = True
 # Scrapy's aiohttp handler takes a quarter off the CPU time (README, Speed), but Scrapy 2.19 calls
