@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 REFRESH = ("changed", "missing", "all")
+# A walk ends when so many index pages held the same books as others before them.
+MOST_RECURRED = 50
 # What an index page says of a book besides its id.
 SUMMARY = ("name", "authors", "cover", "score")
 
@@ -63,6 +65,7 @@ class BooksSpider(Spider):
         self.allowed_domains: list[str] = []
         self.answered = asyncio.Event()  # set by each answer
         self.reserve = 1  # requests: as many as may be in flight
+        self.enqueued_before = 0  # requests, when the walk began
         self._start_walk()
 
     @classmethod
@@ -95,6 +98,7 @@ class BooksSpider(Spider):
                 yield self.detail_request(one, {})
             return
         self._start_walk()
+        self.enqueued_before = self.crawler.stats.get_value("scheduler/enqueued", 0)
         while self.pages_asked != self.pages:
             if self.offset >= min(self.end, self.empty_from):
                 if not self.pages_open:
@@ -111,10 +115,10 @@ class BooksSpider(Spider):
         A page adds as many requests as the pages before it did on average: none of them where
         all books are stored. Then pages fill the semaphore.
         """
-        value = self.crawler.stats.get_value
-        added = value("scheduler/enqueued", 0) - self.pages_asked
+        enqueued = self.crawler.stats.get_value("scheduler/enqueued", 0)
+        waiting = enqueued - self.crawler.stats.get_value("scheduler/dequeued", 0)
+        added = enqueued - self.enqueued_before - self.pages_asked
         answered = self.pages_asked - self.pages_open
-        waiting = value("scheduler/enqueued", 0) - value("scheduler/dequeued", 0)
         coming = self.pages_open * added / answered if answered else 0
         return bool(waiting + coming < 2 * self.reserve)
 
@@ -123,7 +127,8 @@ class BooksSpider(Spider):
         self.step = self.page_size  # books a page; fewer where the site caps its pages
         self.end: float = 1  # how far the catalogue is known to go; the first page tells more
         self.empty_from = inf  # the lowest offset whose page was empty
-        self.pages_seen: set[int] = set()  # hashes of their ids: a page that recurs is empty, too
+        self.pages_seen: set[int] = set()  # hashes of their ids
+        self.pages_recurred = 0  # as they may while the catalogue shifts; but not for ever
         self.pages_asked = 0
         self.pages_open = 0  # asked for and not yet answered
         self.shrunk = False  # books were removed meanwhile: others may have slipped through
@@ -193,7 +198,8 @@ class BooksSpider(Spider):
         if count is not None:
             self.shrunk |= count < self.crawler.stats.get_value("books/expected", 0)
             self.crawler.stats.set_value("books/expected", count)
-        if not held or seen in self.pages_seen:
+        self.pages_recurred += seen in self.pages_seen
+        if not held or self.pages_recurred > MOST_RECURRED:
             self.empty_from = min(offset, self.empty_from)
             return None
         self.pages_seen.add(seen)
