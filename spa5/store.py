@@ -83,6 +83,7 @@ class BookStore:
         self._retry_seconds = settings.getfloat("MONGO_RETRY_SECONDS")
         self._count = count  # of stats
         self._away_since: float | None = None
+        self._waiting = 0  # queries and writes that are being repeated
         self._given_up: StoreError | None = None
         self.place = ""  # where the books are, for people: no credentials in it
 
@@ -91,8 +92,10 @@ class BookStore:
         try:
             self._client = _client(await self._choose_uri())
             self.place = f"{_hosts(self._client)}, {self._database}.{self._collection}"
-            # Acknowledged means in the journal, if MONGO_URI does not say otherwise.
-            concern = WriteConcern(**{"j": True, **self._client.write_concern.document})
+            # Acknowledged means in the journal of a majority, if MONGO_URI does not say otherwise.
+            # With `j` alone a replica set's primary would confirm what a failover takes back.
+            asked = self._client.write_concern.document
+            concern = WriteConcern(**{"w": "majority", "j": True, **asked})
             self._books = self._client[self._database].get_collection(
                 self._collection, codec_options=_LENIENT, write_concern=concern
             )
@@ -218,21 +221,31 @@ class BookStore:
 
         `StoreError` when it is away for longer than MONGO_RETRY_SECONDS, or not usable.
         """
+        if self._given_up:
+            raise self._given_up
+        try:
+            return await work()
+        except PyMongoError as error:
+            return await self._retry(work, error)
+
+    async def _retry(self, work: Callable[[], Awaitable[T]], error: PyMongoError) -> T:
+        self._waiting += 1
         began = monotonic()
         for attempt in itertools.count():
-            if self._given_up:
-                raise self._given_up
-            try:
-                result = await work()
-            except PyMongoError as error:
-                self._away(error, monotonic() - began)
-            else:
-                self._back()
-                return result
+            self._away(error, monotonic() - began)
             self._count("mongo/retries", 1)
             await asyncio.sleep(min(0.05 * 2**attempt, 5) * random.uniform(0.5, 1))
             await self._restart_server()
-        raise AssertionError
+            if self._given_up:
+                break
+            try:
+                result = await work()
+            except PyMongoError as again:
+                error = again
+            else:
+                self._back()
+                return result
+        raise self._given_up or error
 
     def _away(self, error: PyMongoError, seconds: float) -> None:
         """Note an outage; `StoreError` where waiting is over or does not help."""
@@ -255,7 +268,9 @@ class BookStore:
             raise self._given_up
 
     def _back(self) -> None:
-        if self._away_since is not None:
+        """One that waited goes on; the outage is over when none waits any more."""
+        self._waiting -= 1
+        if self._away_since is not None and not self._waiting:
             seconds = monotonic() - self._away_since
             self._away_since = None
             self._count("mongo/outage_seconds", seconds)
