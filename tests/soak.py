@@ -1,0 +1,139 @@
+"""Breaks the site, MongoDB and the crawler at random, over and over: `python -m tests.soak`.
+
+After each round everything must be stored as the site has it, nothing twice. A round that fails
+can be repeated with its seed: `python -m tests.soak --seed N --rounds 1`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+
+from tests.conftest import Database
+from tests.faults.running import Running, crawling
+from tests.mongods import Mongod, running_mongod
+from tests.site import RunningSite, running_site
+from tests.test_crawl import assert_holds_catalogue
+
+if TYPE_CHECKING:
+    from tests.crawls import Ended
+
+KINDS = ["500", "503", "429", "408", "close", "reset", "truncate", "html", "broken", "shape"]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+MOST_TRIES = 6  # undisturbed crawls until one is complete
+
+
+class Soak:
+    """Rounds of faults, and what came of them."""
+
+    def __init__(self, server: Mongod, books: int) -> None:
+        self.server = server
+        self.books = books
+        self.counts: Counter[str] = Counter()
+        self.peaks: list[int] = []  # megabytes
+
+    def round(self, seed: int) -> None:
+        """Disturb some crawls of one catalogue, then crawl until it is complete, and compare."""
+        random = Random(seed)
+        with (
+            MongoClient[dict[str, Any]](self.server.uri) as client,
+            running_site(self.books, seed) as site,
+        ):
+            lenient = CodecOptions[dict[str, Any]](tz_aware=True)
+            books = client["soak"].get_collection("books", codec_options=lenient)
+            uri = f"{self.server.uri}?socketTimeoutMS=2000&serverSelectionTimeoutMS=2000"
+            database = Database(uri, "soak", books)
+            kinds = random.sample(KINDS, random.randint(1, len(KINDS)))
+            faults = {"kinds": kinds, "share": random.uniform(0, 0.3), "seed": seed}
+            site.control(faults=faults)
+            for _ in range(random.randint(1, 4)):
+                self.disturbed_crawl(random, site, database)
+            self.complete(site, database)
+            self.counts.update(site.stats()["faults"])
+            assert_holds_catalogue(database, site)
+            assert len(books.distinct("id")) == books.count_documents({}) == self.books
+            client.drop_database("soak")
+        self.counts["rounds"] += 1
+
+    def disturbed_crawl(self, random: Random, site: RunningSite, database: Database) -> None:
+        in_flight = str(random.choice([1, 5, 16, 64]))
+        with crawling(site.url, CONCURRENT_REQUESTS=in_flight, **database.environment) as crawl:
+            moment = site.stats()["detail"] + random.randint(0, self.books)
+            while site.stats()["detail"] < moment and crawl.process.poll() is None:
+                pass
+            self.disturb(random, crawl)
+            self.judge(crawl.end())
+
+    def disturb(self, random: Random, crawl: Running) -> None:
+        what = random.choice(["signal", "two signals", "mongod killed", "mongod paused"])
+        self.counts[what] += 1
+        if what == "mongod killed":
+            self.server.kill()
+            time.sleep(random.uniform(0, 3))
+            self.server.start()
+        elif what == "mongod paused":
+            self.server.pause()
+            time.sleep(random.uniform(0, 5))
+            self.server.resume()
+        else:
+            crawl.process.send_signal(random.choice(SIGNALS))
+            if what == "two signals":
+                time.sleep(random.uniform(0, 0.5))
+                crawl.process.send_signal(random.choice(SIGNALS))
+
+    def complete(self, site: RunningSite, database: Database) -> None:
+        """The answer to every crash is the same command."""
+        for _ in range(MOST_TRIES):
+            with crawling(site.url, **database.environment) as crawl:
+                ended = crawl.end()
+            self.judge(ended)
+            if ended.exitcode == 0:
+                return
+        raise AssertionError(f"not complete after {MOST_TRIES} crawls:\n{ended.log}")
+
+    def judge(self, crawl: Ended) -> None:
+        self.counts["crawls"] += 1
+        assert "Traceback" not in crawl.log, crawl.log
+        if peak := crawl.stats.get("peak_memory_bytes"):
+            self.peaks.append(peak >> 20)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--rounds", type=int, help="instead of minutes")
+    parser.add_argument("--books", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    options = parser.parse_args()
+    end = time.monotonic() + options.minutes * 60
+    seed = options.seed
+    with tempfile.TemporaryDirectory() as folder, running_mongod(Path(folder)) as server:
+        soak = Soak(server, options.books)
+        while soak.counts["rounds"] != options.rounds and time.monotonic() < end:
+            try:
+                soak.round(seed)
+            except Exception:
+                print(f"round with --seed {seed} --books {options.books} failed", file=sys.stderr)
+                raise
+            peaks = f"{soak.peaks[-1]} MB" if soak.peaks else "not known"
+            print(f"seed {seed}: {soak.counts['crawls']} crawls so far, peak {peaks}", flush=True)
+            seed += 1
+    checked = soak.counts["rounds"] * options.books
+    print(f"{checked} books compared; peak memory {min(soak.peaks)} to {max(soak.peaks)} MB")
+    for name, count in soak.counts.most_common():
+        print(f"{count:6} {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
