@@ -118,8 +118,8 @@ class Sweeps:
     # Counted anew in each sweep, for each meets the whole catalogue.
     PER_SWEEP = ("books/listed", "books/vanished", "books/invalid")
     COUNTED = (
-        *("books/failed", "books/index_failed", "robotstxt/forbidden"),
-        *("mongo/rejected", "mongo/inserted"),
+        *("books/failed", "books/index_failed", "spider_exceptions/count"),
+        *("robotstxt/forbidden", "mongo/rejected", "mongo/inserted"),
     )
 
     def __init__(self, crawler: Crawler):
@@ -161,7 +161,7 @@ class Sweeps:
 
     @property
     def _failed(self) -> int:
-        return self._gained("books/failed") + self._gained("books/index_failed")
+        return sum(map(self._gained, self.COUNTED[:3]))
 
     async def _idle(self) -> None:
         """Return when every request is answered and every book stored."""

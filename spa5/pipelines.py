@@ -70,6 +70,7 @@ class MongoPipeline:
         """End the crawl, once; what is not stored is fetched by the next one."""
         if self.closing is None:
             logger.error("%s", error)
+            self.stats.set_value("mongo/unavailable", str(error))  # also when it ends anyway
             closing = self.crawler.engine.close_spider_async(reason="mongo_unavailable")
             self.closing = asyncio.ensure_future(closing)
 

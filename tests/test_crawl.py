@@ -125,8 +125,8 @@ def test_concurrent_requests_is_the_most_requests_in_flight(
     big_site: Site, database: Database, limit: int
 ) -> None:
     big_site.reset()
-    big_site.control(latency=0.05)
-    arguments = ("-a", "page_size=10", "-a", f"pages={limit}")
+    big_site.control(latency=limit / 40)  # seconds: longer than it takes to send so many requests
+    arguments = ("-a", "page_size=10", "-a", f"pages={limit // 4 + 1}")
     crawl = database.crawl(big_site.url, "-s", f"CONCURRENT_REQUESTS={limit}", *arguments)
     assert crawl.exitcode == 0
     assert big_site.stats()["peak"] == limit

@@ -47,8 +47,9 @@ class Command(crawl.Command):
         except UsageError as error:
             self._refuse(error)
             return
-        reason = crawler._stats and crawler.stats.get_value("finish_reason")
-        self.exitcode = 0 if str(reason).startswith(_DONE) else 1
+        stats = crawler.stats.get_stats() if crawler._stats else {}
+        done = str(stats.get("finish_reason")).startswith(_DONE)
+        self.exitcode = 0 if done and "mongo/unavailable" not in stats else 1
 
     def _refuse(self, error: Exception) -> None:
         sys.stderr.write(f"scrapy crawl: {error.args[0]}\n")

@@ -158,9 +158,17 @@ class BooksSpider(Spider):
             meta={"book_id": one, "listed": listed},
         )
 
-    def parse_index(self, response: Response) -> Iterator[Request]:
-        """Yield a request for each book that the page lists, and for what it was cut short of."""
-        self._page_answered()
+    def parse_index(self, response: Response) -> list[Request]:
+        """A request for each book that the page lists, and for what it was cut short of.
+
+        A list, for the walk waits for this page whatever becomes of the requests.
+        """
+        try:
+            return list(self._parse_index(response))
+        finally:
+            self._page_answered()
+
+    def _parse_index(self, response: Response) -> Iterator[Request]:
         try:
             page = api.answer(response)
         except api.Flaw as flaw:
