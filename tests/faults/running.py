@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.site import RunningSite as Site
 
-AWAY, BACK = "is away (", "MongoDB is back after"
+OPENED, AWAY, BACK = "Spider opened", "is away (", "MongoDB is back after"
 MOST_SECONDS = 120  # then a crawl hangs: it is killed, and the test shows its log
 
 
@@ -51,6 +51,8 @@ class Running:
 
     def wait_for_details(self, site: Site, most: int) -> None:
         """Return when the site was asked for that many details."""
+        if not any(OPENED in line for line in self._log):
+            self.wait_for(OPENED)
         while site.stats()["detail"] < most:
             assert self.process.poll() is None, f"it has ended:\n{self.end().log}"
 
@@ -106,9 +108,9 @@ def assert_is_complete(crawl: Ended, database: Database, site: Site) -> None:
     assert_holds_catalogue(database, site)
     books = len(site.catalogue.ids)
     asked = site.stats()
-    assert (asked["detail"], asked["repeats"]) == (books, 0)
+    assert (asked["detail"], asked["repeats"]) == (books, 0), crawl.log
     names = ("mongo/inserted", "item_scraped_count", "mongo/changed", "mongo/unchanged")
-    assert [crawl.stats.get(name, 0) for name in names] == [books, books, 0, 0]
+    assert [crawl.stats.get(name, 0) for name in names] == [books, books, 0, 0], crawl.log
     assert (crawl.stats["books/missing"], crawl.stats["books/sweeps"]) == (0, 1)
     assert_is_calm(crawl)
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tests.conftest import Database
 
 WRITES = "insert update"
+BOOKS = 150
 SHORT = "socketTimeoutMS=1000&serverSelectionTimeoutMS=1000&heartbeatFrequencyMS=500"
 
 
@@ -71,7 +72,7 @@ def database(server: Mongod) -> Iterator[Database]:
 @pytest.fixture
 def site() -> Iterator[Site]:
     """Slow enough to be met in mid-crawl."""
-    with running_site(books=230, latency=0.02) as site:
+    with running_site(books=BOOKS, latency=0.02) as site:
         yield site
 
 
@@ -176,7 +177,7 @@ def embedded(tmp_path: Path) -> Iterator[dict[str, str]]:
     assert servers(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_next_run_takes_over_the_embedded_server(
     site: Site, embedded: dict[str, str], number: signal.Signals
 ) -> None:
@@ -195,7 +196,7 @@ def test_the_next_run_takes_over_the_embedded_server(
     assert servers(folder) == []
     assert not (folder / "mongod.sock").exists()
     # What was in flight and what was not yet acknowledged is fetched again.
-    assert site.stats()["detail"] - site_stats["detail"] <= 230 - crawl.stats["books/skipped"]
+    assert site.stats()["detail"] - site_stats["detail"] <= BOOKS - crawl.stats["books/skipped"]
     assert_is_calm(crawl)
     with embedded_database(folder) as database:
         assert_holds_catalogue(database, site)
@@ -243,13 +244,12 @@ def test_a_crawl_out_of_file_descriptors_goes_on_when_it_has_some(
     assert_was_away_once(crawl)
 
 
-@pytest.mark.parametrize("most", [8, 11])
 def test_a_crawl_that_never_had_enough_file_descriptors_ends(
-    site: Site, database: Database, most: int
+    site: Site, database: Database
 ) -> None:
     """With 8 Scrapy itself does not start, with 11 MongoDB can't be reached."""
     ended = subprocess.run(
-        ["sh", "-c", f"ulimit -n {most} && exec {sys.executable} -m scrapy crawl books"],
+        ["sh", "-c", f"ulimit -n 11 && exec {sys.executable} -m scrapy crawl books"],
         cwd=ROOT,
         env={**os.environ, **database.environment, "SITE_URL": site.url},
         stderr=subprocess.DEVNULL,
@@ -265,14 +265,15 @@ def test_a_full_disk_under_the_log_costs_the_log_alone(
     with small_disk(tmp_path / "disk", 1) as disk:
         log = ("--logfile", str(disk / "log"))
         with crawling(site.url, *log, **database.environment) as running:
-            running.wait_for_details(site, 60)
+            while site.stats()["detail"] < 60:
+                pass
             with running.frozen():
                 fill(disk)
             crawl = running.end()
         assert "Spider closed" not in (disk / "log").read_text()
     assert_holds_catalogue(database, site)
     assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
-    assert (crawl.stats["mongo/inserted"], site.stats()["repeats"]) == (230, 0)
+    assert (crawl.stats["mongo/inserted"], site.stats()["repeats"]) == (BOOKS, 0)
 
 
 class Failing:
