@@ -338,7 +338,8 @@ def test_what_a_lost_primary_alone_held_was_not_confirmed(site: Site, tmp_path: 
 
 def write_all(uri: str) -> None:
     """Let MongoDB write to its files what it would write within a minute."""
-    with MongoClient[dict[str, Any]](uri) as client, suppress(PyMongoError):
+    client = MongoClient[dict[str, Any]](uri, retryReads=False, serverSelectionTimeoutMS=1000)
+    with client, suppress(PyMongoError):
         client.admin.command("fsync")
 
 
