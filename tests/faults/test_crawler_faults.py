@@ -226,20 +226,17 @@ def test_two_signals_leave_an_embedded_server_that_the_next_run_takes_over(
 def test_a_crawl_out_of_file_descriptors_goes_on_when_it_has_some(
     site: Site, server: Mongod, database: Database
 ) -> None:
-    with running_proxy(server.port) as proxy:
-        through = replace(database, uri=f"{proxy.uri}?{SHORT}")
-        with crawling(site.url, **through.environment) as running:
-            running.wait_for_details(site, 60)
-            pid = running.process.pid
-            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            with running.frozen():
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
-                proxy.refuse()
-                proxy.accept()
-            running.wait_for(AWAY)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-            crawl = running.end()
-    # The line names what was met first, the broken connection or the want of descriptors.
+    """Its connections to MongoDB do not last: it needs new ones."""
+    through = replace(database, uri=f"{server.uri}?{SHORT}&maxIdleTimeMS=1")
+    with crawling(site.url, **through.environment) as running:
+        running.wait_for_details(site, 60)
+        pid = running.process.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        running.wait_for(AWAY)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        crawl = running.end()
+    assert "Too many open files" in crawl.log
     assert_is_complete(crawl, database, site)
     assert_was_away_once(crawl)
 
