@@ -17,7 +17,7 @@ USER_AGENT = "spa5 (Scrapy; book catalogue)"
 DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
 ROBOTSTXT_OBEY = True
 DOWNLOAD_VERIFY_CERTIFICATES = True
-# Scrapy's aiohttp handler takes a quarter off the CPU time (README, Speed), but Scrapy 2.19 calls
+# Scrapy's aiohttp handler takes a fifth off the CPU time (README, Speed), but Scrapy 2.19 calls
 # it experimental. To choose it:
 # DOWNLOAD_HANDLERS = dict.fromkeys(
 #     ("http", "https"), "scrapy.core.downloader.handlers._aiohttp.AiohttpDownloadHandler"
