@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,16 +113,13 @@ def _close_all(server: socket.socket) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("as_date", [False, True])
-def test_retry_after_holds_everything_back(site: Site, database: Database, as_date: bool) -> None:
-    """While one answer asks for a pause, nothing else is sent: no other fault meets a request."""
-    later = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=4), usegmt=True)
-    busy = {"status": 503, "body": "", "times": 1}
-    busy["headers"] = {"Retry-After": later if as_date else "2"}
+def test_retry_after_holds_everything_back(site: Site, database: Database) -> None:
+    """While one answer asks for a pause, nothing else is sent. For dates see the next test."""
+    busy = {"status": 503, "body": "", "times": 1, "headers": {"Retry-After": "2"}}
     site.control(override={f"/api/book/{site.catalogue.ids[9]}/": busy})
     crawl = database.crawl(site.url, CONCURRENT_REQUESTS="1")
     assert crawl.exitcode == 0
-    assert crawl.stats["elapsed_time_seconds"] > 1
+    assert crawl.stats["elapsed_time_seconds"] >= 2
     assert [line for line in crawl.lines("WARNING") if "asks for a pause" in line]
     assert_holds_catalogue(database, site)
 
