@@ -116,18 +116,22 @@ class Mongod:
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send the signal, also to one that is paused, and return when it has ended."""
         with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-            os.kill(self.pid, signal.SIGCONT)
+            self._send(number)
+            self._send(signal.SIGCONT)
         self.wait_for_end()
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
     def pause(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: int) -> None:
+        assert self.pid, "it does not run"  # to 0 it would be sent to the tests themselves
+        os.kill(self.pid, number)
 
     def wait_for_end(self) -> None:
         with suppress(ProcessLookupError):
