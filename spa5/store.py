@@ -87,8 +87,11 @@ class BookStore:
         self._given_up: StoreError | None = None
         self.place = ""  # where the books are, for people: no credentials in it
 
-    async def open(self) -> None:
-        """Connect, starting the embedded server where it is to be used, and make the indexes."""
+    async def open(self, *, read_only: bool = False) -> None:
+        """Connect, starting the embedded server where it is to be used, and make the indexes.
+
+        With `read_only` nothing is written, not even an index.
+        """
         try:
             self._client = _client(await self._choose_uri())
             self.place = f"{_hosts(self._client)}, {self._database}.{self._collection}"
@@ -100,7 +103,8 @@ class BookStore:
                 self._collection, codec_options=_LENIENT, write_concern=concern
             )
             await self._check_version()
-            await self._make_indexes()
+            if not read_only:
+                await self._make_indexes()
         except MongodError as error:
             raise StoreError(str(error)) from None
         except PyMongoError as error:
@@ -150,8 +154,7 @@ class BookStore:
         """Upsert; return the outcomes by `_id`. They come from one query before the write, so
         that a write which had to be repeated is not counted as something else.
         """
-        query = {"id": {"$in": list({document.id for document in documents})}}
-        stored = await self._persist(lambda: self._find(query))
+        stored = await self.get(list({document.id for document in documents}))
         outcomes, updates = plan(documents, stored, moment)
         operations = [UpdateOne({"id": one}, change, upsert) for one, change, upsert in updates]
         refused = await self._persist(lambda: self._bulk_write(operations, duplicates_pass=True))
@@ -170,6 +173,11 @@ class BookStore:
             query = {"id": {"$in": list(stored)}}
             await self._persist(lambda: self._books.update_many(query, update))
         return stored
+
+    async def get(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        """The stored documents of these books, by id."""
+        query = {"id": {"$in": ids}}
+        return await self._persist(lambda: self._find(query))
 
     async def count(self, ids: list[str]) -> int:
         """How many of these books are stored."""
