@@ -33,12 +33,20 @@ class FieldError(ValueError):
         self.kept = kept
 
 
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+_DATE = {"serializer": _iso}  # in feeds
+
+
 @dataclass
 class Book:
     """A book under the API's own field names, see `from_api` for the cleaning.
 
-    `published_at` and `updated_at` are UTC, with the milliseconds that MongoDB keeps. `extra`
-    holds the fields that the API had and this class does not know, or None.
+    `published_at` and `updated_at` are UTC, with the milliseconds that MongoDB keeps; in feeds
+    they are ISO 8601. `extra` holds the fields that the API had and this class does not know, or
+    None.
     """
 
     id: str
@@ -56,8 +64,8 @@ class Book:
     page_number: int | None = None
     score: float | None = None
     comments: list[dict[str, str | None]] = field(default_factory=list)
-    published_at: datetime | None = None
-    updated_at: datetime | None = None
+    published_at: datetime | None = field(default=None, metadata=_DATE)
+    updated_at: datetime | None = field(default=None, metadata=_DATE)
     extra: dict[str, Any] | None = None
 
     @classmethod

@@ -69,6 +69,10 @@ MONGO_COLLECTION = environ.get("MONGO_COLLECTION", "books")
 MONGO_DATA_DIR = environ.get("MONGO_DATA_DIR")
 MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
 
+# Feeds (-O books.jsonl) of the books as they are stored.
+FEED_EXPORT_ENCODING = "utf-8"
+FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
+
 # At the end a summary in words, for people. The stats stay in the log, for programs.
 EXTENSIONS = {"spa5.progress.Summary": 500}
 

@@ -1,0 +1,105 @@
+"""Feeds: the books as stored, for other programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spa5.items import Book
+from tests.site import running_site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Database
+
+FIELDS = [field.name for field in fields(Book)]
+
+
+def as_stored(row: dict[str, Any]) -> dict[str, Any]:
+    """A feed's book, with what JSON has no type for read back."""
+    for name in ("published_at", "updated_at"):
+        row[name] = datetime.fromisoformat(row[name]) if row[name] else None
+    return row
+
+
+def from_csv(row: dict[str, str]) -> dict[str, Any]:
+    book: dict[str, Any] = {name: value or None for name, value in row.items()}
+    for name in ("authors", "translators", "tags", "comments", "extra", "page_number", "score"):
+        book[name] = json.loads(row[name]) if row[name] else None
+    return book
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        if file.suffix == ".csv":
+            return list(map(from_csv, csv.DictReader(lines)))
+        if file.suffix == ".jsonl":
+            return [json.loads(line) for line in lines]
+        books: list[dict[str, Any]] = json.load(lines)
+        return books
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_a_feed_holds_the_books_as_they_are_stored(
+    database: Database, tmp_path: Path, kind: str
+) -> None:
+    feed = tmp_path / f"books.{kind}"
+    with running_site(books=200) as site:
+        assert database.crawl(site.url, "-O", str(feed)).exitcode == 0
+    books = read(feed)
+    assert all(list(book) == FIELDS for book in books)
+    stored = database.stored()
+    assert any(book["comments"] and book["published_at"] for book in stored.values())
+    found = {book["id"]: as_stored(book) for book in books}
+    expected = {one: {name: book.get(name) for name in FIELDS} for one, book in stored.items()}
+    if kind == "csv":  # which can't tell an empty text from none
+        for book in expected.values():
+            book |= {name: None for name, value in book.items() if value == ""}
+    assert found == expected
+
+
+def test_a_feed_says_dates_in_iso_8601_and_letters_as_they_are(
+    database: Database, tmp_path: Path
+) -> None:
+    feed = tmp_path / "books.jsonl"
+    with running_site(books=3) as site:
+        one = site.catalogue.ids[0]
+        detail = {
+            **site.catalogue.detail(one),
+            "name": "三体",
+            "published_at": "2008-01-31T16:00:00Z",
+        }
+        site.control(override={f"/api/book/{one}/": {"body": json.dumps(detail)}})
+        database.crawl(site.url, "-O", str(feed))
+    line = next(line for line in feed.read_text().splitlines() if f'"id": "{one}"' in line)
+    assert '"name": "三体"' in line
+    assert '"published_at": "2008-01-31T16:00:00+00:00"' in line
+
+
+def test_skipped_books_are_not_in_a_feed_until_all_are_refreshed(
+    database: Database, tmp_path: Path
+) -> None:
+    feed = tmp_path / "books.jsonl"
+    with running_site(books=20) as site:
+        database.crawl(site.url)
+        database.crawl(site.url, "-O", str(feed))
+        assert not feed.exists() or not feed.read_text()
+        database.crawl(site.url, "-O", str(feed), "-a", "refresh=all")
+    assert len(read(feed)) == 20
+
+
+def test_what_mongodb_refuses_is_in_no_feed(database: Database, tmp_path: Path) -> None:
+    feed = tmp_path / "books.jsonl"
+    with running_site(books=3) as site:
+        one = site.catalogue.ids[0]
+        database.books.create_index("url", unique=True)
+        database.books.insert_one({"id": "1", "url": site.catalogue.detail(one)["url"]})
+        database.crawl(site.url, "-O", str(feed))
+        others = set(site.catalogue.ids) - {one}
+    assert {book["id"] for book in read(feed)} == others
