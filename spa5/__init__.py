@@ -15,5 +15,6 @@ documents: a book as BSON, and what becomes of a batch of them.
 store: the collection; the only module that knows the driver.
 mongod: the embedded server.
 progress: the summary at the end.
-commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`.
+feeds: books in CSV.
+commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`, `scrapy diff`.
 """

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import bson
 from bson import ObjectId
+from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
@@ -18,6 +19,7 @@ Outcome = Literal["inserted", "changed", "unchanged"]
 
 _FIELDS = frozenset(field.name for field in fields(Book)) - {"id"}
 _TIMES = ("crawled_at", "listed_at", "changed_at", "first_crawled_at")
+_AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 
 
@@ -63,6 +65,16 @@ class Document(NamedTuple):
             return False
         same = {name: stored[name] for name in self.names if name in stored}
         return bson.encode(same) == self.content
+
+    def differing(self, stored: dict[str, Any]) -> list[str]:
+        """The names of the fields that a stored document holds otherwise, lacks or has too many."""
+        own = bson.decode(self.content, _AWARE)
+        return [
+            name
+            for name in [*own, *sorted(self.absent & stored.keys())]
+            if (name in own) != (name in stored)
+            or bson.encode({name: own[name]}) != bson.encode({name: stored[name]})
+        ]
 
     def as_new(self, moment: datetime) -> RawBSONDocument:
         """The whole document, to be inserted."""

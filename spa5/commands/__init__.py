@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scrapy.crawler import Crawler, CrawlerProcessBase
     from scrapy.settings import Settings
 
 
@@ -17,3 +19,13 @@ def only_look(settings: Settings | None, *, store: bool = False) -> None:
     settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
     if not store:
         settings.set("ITEM_PIPELINES", {}, priority="cmdline")
+
+
+def run_crawl(process: CrawlerProcessBase | None, crawler: Crawler, **arguments: Any) -> None:
+    """Run a crawl to its end; UsageError where the spider refuses its arguments or settings."""
+    assert process
+    crawling = process.crawl(crawler, **arguments)
+    process.start()
+    assert isinstance(crawling, asyncio.Task)
+    if crawling.done() and not crawling.cancelled():
+        crawling.result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import sys
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from scrapy.commands import crawl
 from scrapy.exceptions import UsageError
+
+from spa5.commands import run_crawl
 
 if TYPE_CHECKING:
     import argparse
@@ -37,13 +38,8 @@ class Command(crawl.Command):
         # What was imported stays: the collector need not look at it each time.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        assert self.crawler_process
-        crawling = self.crawler_process.crawl(crawler, **opts.spargs)
-        self.crawler_process.start()
-        assert isinstance(crawling, asyncio.Task)
         try:
-            if crawling.done() and not crawling.cancelled():
-                crawling.result()
+            run_crawl(self.crawler_process, crawler, **opts.spargs)
         except UsageError as error:
             self._refuse(error)
             return
