@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from scrapy.http import Response
     from typing_extensions import Self
 
+    from spa5.crew import Crew
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,13 +40,18 @@ class SkipStored:
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
-        self.crawl_began = now()
+        self.opened = now()
         days = crawler.settings.getfloat("REFRESH_AFTER_DAYS")
-        self.stale_before = self.crawl_began - timedelta(days=days) if days > 0 else None
+        self.stale_before = self.opened - timedelta(days=days) if days > 0 else None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler)
+
+    @property
+    def crawl_began(self) -> datetime:
+        crew = crew_of(self.crawler)
+        return crew.began if crew else self.opened
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in start:
@@ -112,7 +119,7 @@ class Sweeps:
 
     After each walk it compares what the site lists with what MongoDB holds. A crawl that is not
     complete after MAX_SWEEPS walks, or that one more walk can't complete, ends as `incomplete`.
-    Without MongoPipeline there is one walk.
+    Without MongoPipeline there is one walk. Of a shared crawl's workers only the leader walks.
     """
 
     # Counted anew in each sweep, for each meets the whole catalogue.
@@ -126,22 +133,59 @@ class Sweeps:
         self.crawler = crawler
         self.stats = crawler.stats
         self.most_sweeps = max(1, crawler.settings.getint("MAX_SWEEPS"))
+        self.crew: Crew | None = None
         self.missing = 0
+        self.verdict: str | None = None  # finish reason
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        self.crew = crew_of(self.crawler)
+        if self.crew is None:
+            async for output in self._sweep(start):
+                yield output
+        else:
+            async for output in self._share(self.crew):
+                yield output
+        if self.verdict == "incomplete":
+            raise CloseSpider(self.verdict)
+
+    async def _share(self, crew: Crew) -> AsyncIterator[Any]:
+        """Walk while this worker leads, until the shared crawl has ended."""
+        while crew.ended is None:
+            if not crew.leading:
+                await crew.next_beat()
+                continue
+            assert self.crawler.spider
+            async for output in self._sweep(self.crawler.spider.start()):
+                yield output
+            if self.verdict:
+                expected = self.stats.get_value("books/expected", 0)
+                await crew.end(reason=self.verdict, expected=expected, missing=self.missing)
+        if not self.verdict:
+            self.verdict = crew.ended["reason"]
+            logger.info("The shared crawl ended: %s", self.verdict)
+            for name in ("expected", "missing"):
+                self.stats.set_value(f"books/{name}", crew.ended[name])
+
+    async def _sweep(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Walk until there is a verdict, or until another worker leads."""
         spider = self.crawler.spider
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
         for sweep in range(1, self.most_sweeps + 1):
             self._begin(sweep)
             async for output in start:
                 yield output
-            if pipeline is None or not isinstance(spider, BooksSpider):
-                return
+                if not self._leads:
+                    return
             await self._idle()
+            if not self._leads:
+                return
+            if pipeline is None or not isinstance(spider, BooksSpider):
+                self.verdict = "finished"
+                return
             await self._count_missing(pipeline, spider)
             if sweep == self.most_sweeps or not self._worth_another(sweep, spider):
                 self._judge(spider)
@@ -149,15 +193,29 @@ class Sweeps:
             logger.info("Sweep %d left %d books missing: walking again", sweep, self.missing)
             start = spider.start()
 
+    @property
+    def _leads(self) -> bool:
+        return self.crew is None or (self.crew.leading and self.crew.ended is None)
+
     def _begin(self, sweep: int) -> None:
         self.began = now()
         self.stats.set_value("books/sweeps", sweep)
         for name in self.PER_SWEEP:
-            self.stats.set_value(name, 0)
-        self.before = {name: self.stats.get_value(name, 0) for name in self.COUNTED}
+            if not self._is_shared(name):
+                self.stats.set_value(name, 0)
+        self.before = {name: self._value(name) for name in self.COUNTED + self.PER_SWEEP}
+
+    def _is_shared(self, name: str) -> bool:
+        """Whether all workers count it; only the leader asks for index pages."""
+        return self.crew is not None and name != "books/listed"
+
+    def _value(self, name: str) -> int:
+        if self.crew and self._is_shared(name):
+            return self.crew.totals.get(name, 0)
+        return int(self.stats.get_value(name, 0))
 
     def _gained(self, name: str) -> int:
-        return int(self.stats.get_value(name, 0) - self.before[name])
+        return self._value(name) - self.before[name]
 
     @property
     def _failed(self) -> int:
@@ -165,6 +223,9 @@ class Sweeps:
 
     async def _idle(self) -> None:
         """Return when every request is answered and every book stored."""
+        if self.crew:
+            await self.crew.idle()
+            return
         engine = self.crawler.engine
         assert engine.scheduler is not None  # an empty one is false
         assert engine.scraper.slot
@@ -187,7 +248,7 @@ class Sweeps:
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
-        self.missing = max(0, expected - self.stats.get_value("books/vanished", 0) - held)
+        self.missing = max(0, expected - self._gained("books/vanished") - held)
         self.stats.set_value("books/missing", self.missing)
 
     def _expected(self, spider: BooksSpider) -> int:
@@ -205,11 +266,12 @@ class Sweeps:
         """Whether one more walk could find something: not what is unusable each time."""
         if self._failed > self._gained("robotstxt/forbidden") or spider.shrunk:
             return True
-        hopeless = self.stats.get_value("books/invalid", 0) + self._gained("mongo/rejected")
+        hopeless = self._gained("books/invalid") + self._gained("mongo/rejected")
         return self.missing > hopeless and (sweep == 1 or self._gained("mongo/inserted") > 0)
 
     def _judge(self, spider: BooksSpider) -> None:
-        if not self.missing and not self._failed:
+        self.verdict = "incomplete" if self.missing or self._failed else "finished"
+        if self.verdict == "finished":
             return
         lost = ", ".join(spider.lost) or "not known which"
         logger.error(
@@ -219,8 +281,12 @@ class Sweeps:
             self._failed,
             lost,
         )
-        raise CloseSpider("incomplete")
 
 
 def _book_id(output: Any) -> str | None:
     return output.meta.get("book_id") if isinstance(output, Request) else None
+
+
+def crew_of(crawler: Crawler) -> Crew | None:
+    """The workers that share this crawl; None where it is one process's own."""
+    return getattr(crawler.engine.scheduler, "crew", None)

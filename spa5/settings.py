@@ -24,6 +24,10 @@ DOWNLOAD_VERIFY_CERTIFICATES = True
 # )
 CONCURRENT_REQUESTS = environ.get("CONCURRENT_REQUESTS", 5)  # the semaphore: requests in flight
 
+# Both set: this process is one worker of a shared crawl.
+REDIS_URL = environ.get("REDIS_URL")
+CRAWL_ID = environ.get("CRAWL_ID")
+
 # Doors: nobody needs them, and each is one more way in.
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False

@@ -36,7 +36,8 @@ class BooksSpider(Spider):
 
     Arguments: `pages` (index pages at the most; all), `page_size` (books a page; 100), `refresh`
     (which stored books to fetch again: `changed`, `missing` or `all`; `changed`) and `ids`
-    (comma-separated: just these books, no index). Settings: SITE_URL, CONCURRENT_REQUESTS.
+    (comma-separated: just these books, no index). Settings: SITE_URL, CONCURRENT_REQUESTS,
+    REDIS_URL, CRAWL_ID.
     """
 
     name = "books"
@@ -90,6 +91,8 @@ class BooksSpider(Spider):
         limit = _positive("CONCURRENT_REQUESTS", settings["CONCURRENT_REQUESTS"])
         priority = settings.getpriority("CONCURRENT_REQUESTS") or 0
         settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
+        if settings["REDIS_URL"] or settings["CRAWL_ID"]:
+            settings.set("SCHEDULER", "spa5.workers.Scheduler", "spider")
 
     async def start(self) -> AsyncIterator[Request]:
         """Yield the index pages lazily, so that few requests wait but never none."""
@@ -115,12 +118,12 @@ class BooksSpider(Spider):
         A page adds as many requests as the pages before it did on average: none of them where
         all books are stored. Then pages fill the semaphore.
         """
+        scheduler: Any = self.crawler.engine.scheduler
         enqueued = self.crawler.stats.get_value("scheduler/enqueued", 0)
-        waiting = enqueued - self.crawler.stats.get_value("scheduler/dequeued", 0)
         added = enqueued - self.enqueued_before - self.pages_asked
         answered = self.pages_asked - self.pages_open
         coming = self.pages_open * added / answered if answered else 0
-        return bool(waiting + coming < 2 * self.reserve)
+        return bool(len(scheduler) + coming < 2 * self.reserve)
 
     def _start_walk(self) -> None:
         self.offset = 0  # of the next page to ask for
