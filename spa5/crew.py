@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import socket
 import uuid
 from contextlib import suppress
 from datetime import datetime
@@ -105,7 +107,7 @@ class Crew:
         self._busy = busy
         self._own_totals = totals
         self._count = count  # of stats
-        self._worker = uuid.uuid4().hex
+        self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._keys = [self.key(name) for name in _KEYS]
         self._run = f"{uuid.uuid4().hex} {now().isoformat()}"
         self._before: dict[str, int] = {}  # own totals from an earlier run
@@ -119,6 +121,7 @@ class Crew:
         self.others_busy = False
         self.waiting = 0  # requests
         self.totals: dict[str, int] = {}  # of all workers
+        self.expected = 0  # books
         self.ended: dict[str, Any] | None = None  # how the shared crawl ended
 
     def key(self, name: str) -> str:
@@ -235,6 +238,7 @@ class Crew:
         self.waiting = waiting
         self.totals = {}
         for one in map(json.loads, totals):
+            self.expected = max(self.expected, one.pop("books/expected"))
             for name, value in one.items():
                 self.totals[name] = self.totals.get(name, 0) + value
 
@@ -259,7 +263,8 @@ class Crew:
         return await self._redis.eval(script, len(self._keys), *self._keys, *arguments)
 
     def _explain(self, error: RedisError) -> str:
-        if isinstance(error, (AuthenticationError, NoPermissionError)):
+        cause = error.__cause__ or error  # on a Unix socket it is wrapped
+        if isinstance(cause, (AuthenticationError, NoPermissionError)):
             return f"Redis at {self.place} refuses user or password: check REDIS_URL"
         return (
             f"no Redis answers at {self.place} ({brief(str(error), 100)}): start it, or check "

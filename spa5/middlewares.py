@@ -177,9 +177,9 @@ class Sweeps:
         for sweep in range(1, self.most_sweeps + 1):
             self._begin(sweep)
             async for output in start:
-                yield output
                 if not self._leads:
                     return
+                yield output
             await self._idle()
             if not self._leads:
                 return

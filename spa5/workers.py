@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from scrapy.exceptions import CloseSpider
+from scrapy import signals
+from scrapy.exceptions import CloseSpider, ScrapyDeprecationWarning
 from scrapy.utils.defer import deferred_from_coro
 from scrapy_redis import scheduler
 from scrapy_redis.dupefilter import RFPDupeFilter
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What the workers tell each other.
+# What the workers tell each other: how many books each has done, and what Sweeps judges by.
+DONE = ("books/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")
 TOTALS = (
-    *("books/vanished", "books/invalid", "books/failed", "books/index_failed", "books/skipped"),
-    *("mongo/inserted", "mongo/changed", "mongo/unchanged", "mongo/rejected"),
-    *("spider_exceptions/count", "robotstxt/forbidden"),
+    *("books/expected", "books/vanished", "books/invalid", "books/failed", "books/index_failed"),
+    *("mongo/rejected", "spider_exceptions/count", "robotstxt/forbidden", *DONE),
 )
 
 
@@ -45,17 +47,19 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
+        self.server: Redis | None = None
         self.crew: Crew | None = None
         self.pages: deque[Request] = deque()
         self.unsent: deque[Request] = deque()
         self.closing: asyncio.Task[None] | None = None
+        crawler.signals.connect(self.spider_opened, signals.spider_opened)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler)
 
-    def open(self, spider: Spider) -> Deferred[None]:
-        return deferred_from_coro(self._open(spider))
+    def open(self, spider: Spider) -> None:
+        self.spider = spider
 
     def close(self, reason: str) -> Deferred[None]:
         return deferred_from_coro(self._close())
@@ -88,21 +92,21 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
             self.crawler.stats.inc_value("scheduler/dequeued")
         return request
 
-    async def _open(self, spider: Spider) -> None:
-        settings = self.crawler.settings
+    async def spider_opened(self) -> None:
+        """Join the others: here, and not in `open`, may a component end the crawl cleanly."""
+        url, crawl_id = map(self.crawler.settings.get, ("REDIS_URL", "CRAWL_ID"))
         try:
-            if not settings["REDIS_URL"] or not settings["CRAWL_ID"]:
-                raise RedisUnavailable(
-                    "A shared crawl needs both, REDIS_URL and CRAWL_ID: set them"
-                )
-            await self._join(spider, settings["REDIS_URL"], settings["CRAWL_ID"])
+            if not url or not crawl_id:
+                raise RedisUnavailable("A shared crawl needs REDIS_URL and CRAWL_ID: set both")
+            await self._join(url, crawl_id)
         except RedisUnavailable as error:
             logger.error("%s", error)
             raise CloseSpider("redis_unavailable") from None
+        logger.info("Worker of %s at Redis %s", crawl_id, self.crew and self.crew.place)
 
-    async def _join(self, spider: Spider, url: str, crawl_id: str) -> None:
-        stats = self.crawler.stats
-        self.crew = Crew(url, crawl_id, self._is_busy, self._totals, stats.inc_value)
+    async def _join(self, url: str, crawl_id: str) -> None:
+        count = self.crawler.stats.inc_value
+        self.crew = Crew(url, crawl_id, self._is_busy, self._totals, count)
         await self.crew.join(self._beaten)
         server = client(Redis, url, Retry)
         super().__init__(
@@ -113,12 +117,14 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
             dupefilter=RFPDupeFilter(server, self.crew.key("dupefilter")),
             serializer=_Json,
         )
-        super().open(spider)
-        logger.info("Worker of %s at Redis %s", crawl_id, self.crew.place)
+        with warnings.catch_warnings():  # scrapy-redis 0.9.1 says it so where requests wait
+            warnings.filterwarnings("ignore", r"Spider\.log\(\)", ScrapyDeprecationWarning)
+            super().open(self.spider)
 
     async def _close(self) -> None:
         if self.crew is not None:
             await self.crew.leave()
+        if self.server is not None:
             self.server.close()
 
     def _share(self, request: Request) -> bool | None:
@@ -144,21 +150,25 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
         """Send what was kept, and go on walking and taking requests."""
         assert self.crew
         engine = self.crawler.engine
-        while self.unsent and self._ask(False, 1, self._send, self.unsent[0]):
+        while self.unsent and self._share(self.unsent[0]) is not None:
             self.unsent.popleft()
         if self.crew.has_given_up and self.closing is None:
             logger.error("Redis at %s stayed away: see to it, and crawl again", self.crew.place)
             closing = engine.close_spider_async(reason="redis_unavailable")
             self.closing = asyncio.ensure_future(closing)
+        self._count_all(self.crew)
         spider: Any = self.spider
         spider.reserve = engine.downloader.total_concurrency * self.crew.workers
         spider.answered.set()
         if engine.running and engine._slot:  # there is no public way to say that there is work
             engine._slot.nextcall.schedule()
 
-    def _send(self, request: Request) -> bool:
-        self.queue.push(request)
-        return True
+    def _count_all(self, crew: Crew) -> None:
+        """The whole crawl's stats, beside this worker's own."""
+        stats = self.crawler.stats
+        stats.max_value("crawl/workers", crew.workers)
+        stats.set_value("crawl/expected", crew.expected)
+        stats.set_value("crawl/stored", sum(crew.totals.get(name, 0) for name in DONE))
 
     def _is_busy(self) -> bool:
         engine = self.crawler.engine

@@ -1,0 +1,321 @@
+"""Workers that share one crawl through a real Redis."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.running import Running, crawling
+from tests.redises import RedisServer, needs_redis, running_redis
+from tests.site import RunningSite as Site
+from tests.site import running_site
+from tests.test_crawl import assert_holds_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Database
+    from tests.crawls import Ended
+
+pytestmark = needs_redis
+
+BOOKS, SMALL = 1_500, 100
+JOINED = "Worker of"
+DAY_SECONDS = 24 * 3600
+KEYS = ("run", "leader", "workers", "busy", "totals", "requests", "dupefilter")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Iterator[Site]:
+    with running_site(BOOKS, latency=0.05) as site:
+        yield site
+
+
+@pytest.fixture
+def site(catalogue: Site) -> Site:
+    catalogue.reset()
+    catalogue.control(latency=0.05)
+    return catalogue
+
+
+@pytest.fixture(scope="module")
+def small_catalogue() -> Iterator[Site]:
+    with running_site(SMALL) as site:
+        yield site
+
+
+@pytest.fixture
+def small(small_catalogue: Site) -> Site:
+    small_catalogue.reset()
+    small_catalogue.control(latency=0)
+    return small_catalogue
+
+
+@contextmanager
+def working(
+    site: Site, database: Database, redis: RedisServer, *args: str, crawl_id: str | None = None
+) -> Iterator[Running]:
+    """One worker with four requests in flight."""
+    ours = {"REDIS_URL": redis.url, "CRAWL_ID": crawl_id or database.name}
+    with crawling(
+        site.url, *args, CONCURRENT_REQUESTS="4", **database.environment, **ours
+    ) as running:
+        yield running
+
+
+@contextmanager
+def crew(
+    workers: int, site: Site, database: Database, redis: RedisServer, *args: str
+) -> Iterator[list[Running]]:
+    """That many workers, all of which have joined."""
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(working(site, database, redis, *args)) for _ in range(workers)
+        ]
+        for one in running:
+            one.wait_for(JOINED)
+        yield running
+
+
+def assert_finished(*crawls: Ended) -> None:
+    for crawl in crawls:
+        assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
+        assert crawl.stats["books/missing"] == 0
+        assert "Traceback" not in crawl.log
+
+
+def scraped(crawl: Ended) -> int:
+    return int(crawl.stats.get("item_scraped_count", 0))
+
+
+def left(redis: RedisServer) -> list[str]:
+    """The keys that a crawl leaves, besides how it ended."""
+    with redis.client() as client:
+        return [key for key in client.scan_iter() if ":ended:" not in key]
+
+
+def test_three_workers_share_the_books(site: Site, database: Database, redis: RedisServer) -> None:
+    with crew(3, site, database, redis) as running:
+        crawls = [one.end() for one in running]
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, site)
+    assert min(map(scraped, crawls)) >= BOOKS / 6
+    assert sum(map(scraped, crawls)) == BOOKS
+    assert (site.stats()["detail"], site.stats()["index"]) == (BOOKS, BOOKS / 100)
+    assert left(redis) == []
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
+def test_a_killed_worker_loses_nothing(
+    site: Site, database: Database, redis: RedisServer, leads: bool
+) -> None:
+    with crew(3, site, database, redis) as running:
+        running[0].wait_for_details(site, 300)
+        killed = next(one for one in running if is_leader(one, database, redis) is leads)
+        killed.process.kill()
+        crawls = [one.end() for one in running if one is not killed]
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, site)
+    assert BOOKS <= site.stats()["detail"] <= 1_600
+    assert left(redis) == []
+
+
+def is_leader(running: Running, database: Database, redis: RedisServer) -> bool:
+    with redis.client() as client:
+        return f":{running.process.pid}:" in str(client.get(f"books:{database.name}:leader"))
+
+
+def test_a_worker_that_comes_late_takes_its_share(
+    site: Site, database: Database, redis: RedisServer
+) -> None:
+    with working(site, database, redis) as first:
+        first.wait_for_details(site, 100)
+        with working(site, database, redis) as late:
+            crawls = [first.end(), late.end()]
+    assert_finished(*crawls)
+    assert min(map(scraped, crawls)) > 0
+    assert sum(map(scraped, crawls)) == site.stats()["detail"] == BOOKS
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
+def test_a_worker_that_is_stopped_leaves_the_rest_to_the_others(
+    site: Site, database: Database, redis: RedisServer, leads: bool
+) -> None:
+    with crew(2, site, database, redis) as running:
+        running[0].wait_for_details(site, 200)
+        stopped = next(one for one in running if is_leader(one, database, redis) is leads)
+        stopped.process.send_signal(signal.SIGTERM)
+        ended = stopped.end()
+        crawls = [one.end() for one in running if one is not stopped]
+    assert (ended.exitcode, ended.reason) == (0, "shutdown")
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, site)
+    assert site.stats()["detail"] == BOOKS
+    assert scraped(ended) + scraped(*crawls) == BOOKS
+
+
+def test_a_redis_that_lost_everything_costs_no_book(site: Site, database: Database) -> None:
+    with running_redis() as redis, crew(2, site, database, redis) as running:
+        running[0].wait_for_details(site, 300)
+        redis.stop()
+        for one in running:
+            one.wait_for("Redis at")
+        redis.start()
+        crawls = [one.end() for one in running]
+        assert left(redis) == []
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, site)
+    assert site.stats()["detail"] <= BOOKS + 10
+    for crawl in crawls:
+        assert crawl.log.count("is away (") == crawl.log.count("is back after") == 1
+        assert crawl.stats["redis/outage_seconds"] > 0
+
+
+def test_a_redis_that_hangs_pauses_the_workers(site: Site, database: Database) -> None:
+    with running_redis() as redis, crew(2, site, database, redis) as running:
+        running[0].wait_for_details(site, 300)
+        redis.process.send_signal(signal.SIGSTOP)
+        for one in running:
+            one.wait_for("is away (")
+        redis.process.send_signal(signal.SIGCONT)
+        crawls = [one.end() for one in running]
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, site)
+
+
+def test_crawls_with_different_ids_do_not_meet(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    with (
+        working(small, database, redis, crawl_id="one") as one,
+        working(small, database, redis, "-s", "MONGO_COLLECTION=other", crawl_id="two") as two,
+    ):
+        crawls = [one.end(), two.end()]
+    assert_finished(*crawls)
+    assert [scraped(crawl) for crawl in crawls] == [SMALL, SMALL]
+
+
+def test_an_id_can_be_used_again(small: Site, database: Database, redis: RedisServer) -> None:
+    for refresh in ("changed", "all"):
+        with working(small, database, redis, "-a", f"refresh={refresh}") as running:
+            crawl = running.end()
+        assert_finished(crawl)
+        assert scraped(crawl) == SMALL
+
+
+def test_what_killed_workers_left_is_in_no_ones_way(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    small.control(latency=1)
+    with crew(2, small, database, redis) as running:
+        running[0].wait_for_details(small, 4)
+        for one in running:
+            one.process.kill()
+    assert left(redis)
+    small.control(latency=0)
+    with working(small, database, redis) as again:
+        crawl = again.end()
+    assert_finished(crawl)
+    assert_holds_catalogue(database, small)
+
+
+def test_each_key_is_forgotten_after_a_day_without_use(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    small.control(latency=1)
+    with crew(2, small, database, redis) as running, redis.client() as client:
+        running[0].wait_for_details(small, 4)
+        keys = [f"books:{database.name}:{name}" for name in KEYS]
+        while not all(0 < client.ttl(key) <= DAY_SECONDS for key in keys):  # set with a beat
+            assert running[0].process.poll() is None
+        for one in running:
+            one.process.kill()
+
+
+def test_a_book_costs_three_round_trips(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    with redis.client() as client:
+        client.config_resetstat()
+        with working(small, database, redis) as running:
+            assert_finished(running.end())
+        calls = {name: one["calls"] for name, one in client.info("commandstats").items()}
+    assert (calls["cmdstat_sadd"], calls["cmdstat_lpush"]) == (SMALL, SMALL)
+    assert calls["cmdstat_rpop"] < 1.5 * SMALL  # it finds the queue empty now and then
+
+
+def test_what_can_not_be_had_makes_each_worker_incomplete(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    one = small.catalogue.ids[3]
+    small.control(override={f"/api/book/{one}/": {"status": 403}})
+    with crew(2, small, database, redis) as running:
+        crawls = [each.end() for each in running]
+    small.control(override={f"/api/book/{one}/": None})
+    for crawl in crawls:
+        assert (crawl.exitcode, crawl.reason) == (1, "incomplete"), crawl.log
+        assert crawl.stats["books/missing"] == 1
+
+
+def test_books_that_vanished_are_not_missing_whoever_asked_for_them(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    for one in small.catalogue.ids[:20]:
+        small.control(override={f"/api/book/{one}/": {"status": 404}})
+    with crew(2, small, database, redis) as running:
+        crawls = [each.end() for each in running]
+    for one in small.catalogue.ids[:20]:
+        small.control(override={f"/api/book/{one}/": None})
+    assert_finished(*crawls)
+    assert database.books.count_documents({}) == SMALL - 20
+    assert sum(crawl.stats.get("books/vanished", 0) for crawl in crawls) == 20
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"REDIS_URL": "redis://127.0.0.1:1"}, "A shared crawl needs REDIS_URL and CRAWL_ID"),
+        ({"CRAWL_ID": "a"}, "A shared crawl needs REDIS_URL and CRAWL_ID"),
+        (
+            {"REDIS_URL": "redis://:secret@127.0.0.1:1", "CRAWL_ID": "a"},
+            "no Redis answers at 127.0.0.1:1",
+        ),
+        ({"REDIS_URL": "127.0.0.1 secret", "CRAWL_ID": "a"}, "REDIS_URL is not valid"),
+        (
+            {"REDIS_URL": "redis://localhost:secret/0", "CRAWL_ID": "a"},
+            "REDIS_URL is not valid",
+        ),
+    ],
+)
+def test_a_redis_that_can_not_be_used_is_one_line(
+    small: Site, database: Database, environment: dict[str, str], said: str
+) -> None:
+    crawl = database.crawl(small.url, **environment)
+    assert_is_refused(crawl, said, small)
+
+
+def test_a_wrong_redis_password_is_one_line(small: Site, database: Database) -> None:
+    with running_redis("--requirepass", "right") as redis:
+        url = f"unix://:secret@{redis.socket}"
+        crawl = database.crawl(small.url, REDIS_URL=url, CRAWL_ID="a")
+        assert_is_refused(crawl, "refuses user or password", small)
+        crawl = database.crawl(small.url, REDIS_URL=redis.url, CRAWL_ID="a")
+        assert_is_refused(crawl, "refuses user or password", small)
+
+
+def assert_is_refused(crawl: Ended, said: str, site: Site) -> None:
+    assert (crawl.exitcode, crawl.reason) == (1, "redis_unavailable"), crawl.log
+    (error,) = crawl.lines("ERROR")
+    assert said in error
+    assert "secret" not in crawl.log
+    assert "Traceback" not in crawl.log
+    assert site.stats()["requests"] == 0
