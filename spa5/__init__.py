@@ -16,5 +16,7 @@ store: the collection; the only module that knows the driver.
 mongod: the embedded server.
 progress: the summary at the end.
 feeds: books in CSV.
+workers: the scheduler of a process that shares a crawl with others, through Redis.
+crew: what these workers know of each other.
 commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`, `scrapy diff`.
 """

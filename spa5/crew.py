@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 2.0  # of one round trip
 _BEAT_SECONDS = 0.5
-_GONE_SECONDS = 8  # without a beat for so long, a worker is taken for dead
+_GONE_SECONDS = 5  # without a beat for so long, a worker is taken for dead
 _FORGOTTEN_SECONDS = 24 * 3600  # what nobody uses for so long is gone
 _MOST_AWAY_SECONDS = 300.0
 

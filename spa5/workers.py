@@ -115,7 +115,7 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
             queue_key=self.crew.key("requests").replace("%", "%%"),
             queue_cls="scrapy_redis.queue.FifoQueue",
             dupefilter=RFPDupeFilter(server, self.crew.key("dupefilter")),
-            serializer=_Json,
+            serializer=Json,
         )
         with warnings.catch_warnings():  # scrapy-redis 0.9.1 says it so where requests wait
             warnings.filterwarnings("ignore", r"Spider\.log\(\)", ScrapyDeprecationWarning)
@@ -181,7 +181,7 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
         return {name: self.crawler.stats.get_value(name, 0) for name in TOTALS}
 
 
-class _Json:
+class Json:
     """Requests as JSON: pickle, scrapy-redis's own, would run what others put into Redis."""
 
     FIELDS = ("url", "callback", "errback", "priority", "dont_filter")

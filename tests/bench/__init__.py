@@ -5,6 +5,7 @@ load: how many requests a second the stand-in of the site can answer.
 child: runs one command and says what it took.
 runs: crawls and scripts, each into a fresh database of one mongod.
 pipeline: the pipeline alone, and what MongoDB's driver does without it.
+shared: what a shared crawl's Redis holds and costs.
 rows: what is measured.
 table: the measurements as Markdown.
 """

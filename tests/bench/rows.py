@@ -6,17 +6,21 @@ import json
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from tests.bench import pipeline
 from tests.bench.load import load
 from tests.bench.runs import Mongo, Run, alternately
+from tests.bench.shared import QUEUES, Shared
 from tests.bench.table import Line
 from tests.crawls import ROOT
+from tests.redises import running_redis
 from tests.site import running_site
 
 if TYPE_CHECKING:
@@ -150,9 +154,37 @@ def effort(bench: Bench) -> Iterator[Line]:
     yield Line(6, "from start to first request", "s", first, at_most=1)
 
 
+def workers(bench: Bench) -> Iterator[Line]:
+    """Workers of a shared crawl, 100 ms before each answer, 16 in flight each; what Redis holds."""
+    books = min(bench.books, 4_000)
+    with running_site(books, latency=0.1, prerender=True) as site, running_redis() as redis:
+        contenders = {n: partial(_crew, bench.mongo, site, redis.url, n) for n in (1, 2, 4)}
+        for n, times in alternately(bench.rounds, contenders).items():
+            ideal = [(books + -(-books // 100)) * 0.1 / (16 * n)]
+            yield Line(7, f"100 ms, 16 in flight: {n} workers, crawl", "s", times)
+            yield Line(7, f"100 ms, 16 in flight: {n} workers, ideal", "s", ideal, times)
+        with redis.client() as client:
+            shared = Shared(client, books)
+            for kind in QUEUES:
+                took = [shared.seconds_a_request(kind) * 1e6 for _ in range(bench.rounds)]
+                yield Line(7, f"{kind.__name__}: push and pop", "µs", took)
+            yield Line(7, "Redis holds for a pending request", "bytes", [shared.bytes_a_request()])
+            yield Line(7, "Redis holds for a fingerprint", "bytes", [shared.bytes_a_fingerprint()])
+
+
 ROWS = dict(
-    enumerate((whole_catalogue, latency, second_crawl, pipeline_alone, memory, effort), start=1)
+    enumerate(
+        (whole_catalogue, latency, second_crawl, pipeline_alone, memory, effort, workers), start=1
+    )
 )
+
+
+def _crew(mongo: Mongo, site: RunningSite, redis: str, workers: int) -> float:
+    """Seconds from the first worker's opening to the last one's closing."""
+    ours = ("-s", f"REDIS_URL={redis}", "-s", f"CRAWL_ID={uuid4()}")
+    with mongo.database() as name, ThreadPoolExecutor(workers) as threads:
+        runs = [threads.submit(mongo.crawl, site, name, 16, *ours) for _ in range(workers)]
+        return max(run.result().elapsed for run in runs)
 
 
 def _contest(
