@@ -77,6 +77,8 @@ MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
 FEED_EXPORT_ENCODING = "utf-8"
 FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
 
+STATS_CLASS = "spa5.stats.Stats"
+
 # At the end a summary in words, for people. The stats stay in the log, for programs.
 EXTENSIONS = {"spa5.progress.Summary": 500}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy.statscollectors import MemoryStatsCollector
+from spa5.stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 
-class JsonStats(MemoryStatsCollector):
+class JsonStats(Stats):
     """Writes a crawl's stats to the file that TEST_STATS_FILE names, with its peak memory."""
 
     def close_spider(self, spider: Any = None, *, reason: str) -> None:
