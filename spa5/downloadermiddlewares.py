@@ -1,4 +1,6 @@
-"""ApiOnly keeps requests on the site's API; Backoff tries again, ever more slowly."""
+"""ApiOnly keeps requests on the site's API; Backoff tries again, ever more slowly; Redirect
+follows without a referrer.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
 from scrapy.downloadermiddlewares.retry import RetryMiddleware, get_retry_request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
@@ -125,6 +128,13 @@ class Backoff(RetryMiddleware):
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0 and self.crawler.engine.running:  # noqa: ASYNC110
             await asyncio.sleep(min(left, 0.5))
+
+
+class Redirect(RedirectMiddleware):
+    """Scrapy's own, but that it does not warn of a RefererMiddleware that is off on purpose."""
+
+    def _engine_started(self) -> None:
+        pass
 
 
 def retry_after(response: Response) -> float | None:

@@ -38,12 +38,15 @@ DOWNLOADER_MIDDLEWARES = {
     "spa5.downloadermiddlewares.ApiOnly": 50,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
     "spa5.downloadermiddlewares.Backoff": 550,
+    "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
+    "spa5.downloadermiddlewares.Redirect": 600,
+    "scrapy.downloadermiddlewares.redirect.MetaRefreshMiddleware": None,
+    "scrapy.downloadermiddlewares.httpauth.HttpAuthMiddleware": None,
+    "scrapy.downloadermiddlewares.cookies.CookiesMiddleware": None,
 }
 DOWNLOAD_TIMEOUT = 30
 RETRY_TIMES = 5
 REDIRECT_MAX_TIMES = 3
-METAREFRESH_ENABLED = False
-COOKIES_ENABLED = False
 # A book may have up to MongoDB's 16 MB, which JSON can spell at twice that length.
 DOWNLOAD_MAXSIZE = 33_554_432
 DOWNLOAD_WARNSIZE = 0
@@ -52,6 +55,7 @@ DOWNLOAD_WARNSIZE = 0
 # Scrapy's that are off have nothing to do for this API, and each costs a turn of every response.
 SPIDER_MIDDLEWARES = {
     "scrapy.spidermiddlewares.start.StartSpiderMiddleware": None,
+    "scrapy.spidermiddlewares.referer.RefererMiddleware": None,
     "scrapy.spidermiddlewares.urllength.UrlLengthMiddleware": None,
     "scrapy.spidermiddlewares.depth.DepthMiddleware": None,
     "scrapy.spidermiddlewares.metacopy.MetaCopyDetectionMiddleware": None,

@@ -185,7 +185,7 @@ class Json:
     """Requests as JSON: pickle, scrapy-redis's own, would run what others put into Redis."""
 
     FIELDS = ("url", "callback", "errback", "priority", "dont_filter")
-    META = ("book_id", "listed", "retry_", "redirect_")
+    META = ("book_id", "listed", "verbatim_url", "retry_", "redirect_")
 
     @classmethod
     def dumps(cls, request: dict[str, Any]) -> str:

@@ -107,4 +107,4 @@ def test_a_response_starts_one_worker_and_passes_what_has_work_to_do() -> None:
     assert settings.getint("CONCURRENT_ITEMS") == 1
     on = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
     names = {str(name).rpartition(".")[2] for name, order in on.items() if order is not None}
-    assert names == {"HttpErrorMiddleware", "RefererMiddleware", "SkipStored", "Sweeps"}
+    assert names == {"HttpErrorMiddleware", "SkipStored", "Sweeps"}

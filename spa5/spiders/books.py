@@ -158,7 +158,8 @@ class BooksSpider(Spider):
             api.detail_url(self.site, one),
             self.parse_detail,
             errback=self.detail_failed,
-            meta={"book_id": one, "listed": listed},
+            # The URL is made of digits only: Scrapy and aiohttp need not quote it each time.
+            meta={"book_id": one, "listed": listed, "verbatim_url": True},
         )
 
     def parse_index(self, response: Response) -> list[Request]:
