@@ -17,22 +17,21 @@ USER_AGENT = "spa5 (Scrapy; book catalogue)"
 DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
 ROBOTSTXT_OBEY = True
 DOWNLOAD_VERIFY_CERTIFICATES = True
-# Scrapy's aiohttp handler takes a fifth off the CPU time (README, Speed), but Scrapy 2.19 calls
-# it experimental. To choose it:
-# DOWNLOAD_HANDLERS = dict.fromkeys(
-#     ("http", "https"), "scrapy.core.downloader.handlers._aiohttp.AiohttpDownloadHandler"
-# )
+# See handlers.py; {} instead of this chooses Scrapy's own, on Twisted. Those for FTP and S3 would
+# only be imported.
+DOWNLOAD_HANDLERS = {
+    **dict.fromkeys(("http", "https"), "spa5.handlers.Aiohttp"),
+    **dict.fromkeys(("ftp", "s3")),
+}
 CONCURRENT_REQUESTS = environ.get("CONCURRENT_REQUESTS", 5)  # the semaphore: requests in flight
 
 # Both set: this process is one worker of a shared crawl.
 REDIS_URL = environ.get("REDIS_URL")
 CRAWL_ID = environ.get("CRAWL_ID")
 
-# Doors: nobody needs them, and each is one more way in.
-TELNETCONSOLE_ENABLED = False
-REMOTE_CONTROL_ENABLED = False
-
-# Faults of the site and of the way to it. What is no answer of its API goes no further.
+# Faults of the site and of the way to it. What is no answer of its API goes no further. Scrapy's
+# that are None have nothing to do for this API: each would cost an import, or a turn of every
+# response.
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,
     "spa5.downloadermiddlewares.ApiOnly": 50,
@@ -46,13 +45,21 @@ DOWNLOADER_MIDDLEWARES = {
 }
 DOWNLOAD_TIMEOUT = 30
 RETRY_TIMES = 5
+# Scrapy's, without those that import Twisted's HTTP client, of which no handler here makes use.
+RETRY_EXCEPTIONS = [
+    "scrapy.exceptions.CannotResolveHostError",
+    "scrapy.exceptions.DownloadConnectionRefusedError",
+    "scrapy.exceptions.DownloadFailedError",
+    "scrapy.exceptions.DownloadTimeoutError",
+    "scrapy.exceptions.ResponseDataLossError",
+    OSError,
+]
 REDIRECT_MAX_TIMES = 3
 # A book may have up to MongoDB's 16 MB, which JSON can spell at twice that length.
 DOWNLOAD_MAXSIZE = 33_554_432
 DOWNLOAD_WARNSIZE = 0
 
 # What needs no fetching is dropped right behind the spider.
-# Scrapy's that are off have nothing to do for this API, and each costs a turn of every response.
 SPIDER_MIDDLEWARES = {
     "scrapy.spidermiddlewares.start.StartSpiderMiddleware": None,
     "scrapy.spidermiddlewares.referer.RefererMiddleware": None,
@@ -84,7 +91,12 @@ FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
 STATS_CLASS = "spa5.stats.Stats"
 
 # At the end a summary in words, for people. The stats stay in the log, for programs.
-EXTENSIONS = {"spa5.progress.Summary": 500}
+# Telnet and remote control are doors that nobody needs.
+EXTENSIONS = {
+    "scrapy.extensions.telnet.TelnetConsole": None,
+    "scrapy.extensions.remote_control.RemoteControl": None,
+    "spa5.progress.Summary": 500,
+}
 
 # The log: a line for each book would cost more than storing it.
 LOG_LEVEL = "INFO"
