@@ -80,9 +80,9 @@ class Book:
             raise InvalidBook(f"not an object but {brief(data)}")
         errors = [] if errors is None else errors
         book = cls(book_id(data.get("id")))
-        for name, clean in _CLEANERS.items():
-            value = data.get(name)
-            if value is None:
+        for name, value in data.items():
+            clean = _CLEANERS.get(name)
+            if clean is None or value is None:
                 continue
             try:
                 value = clean(value)
