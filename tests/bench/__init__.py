@@ -1,6 +1,7 @@
 """Benchmarks: `python -m tests.bench [ROW ...]` prints a table; pytest does not collect them.
 
 script: the plain asyncio script that the project is measured against.
+engine: Scrapy's engine with nothing around it.
 load: how many requests a second the stand-in of the site can answer.
 child: runs one command and says what it took.
 runs: crawls and scripts, each into a fresh database of one mongod.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from tests.bench import pipeline
 from tests.bench.load import load
-from tests.bench.runs import Mongo, Run, alternately
+from tests.bench.runs import Mongo, Run, alternately, engine_alone
 from tests.bench.shared import QUEUES, Shared
 from tests.bench.table import Line
 from tests.crawls import ROOT
@@ -32,10 +32,10 @@ IN_FLIGHT = (64, 256, 1000)
 BATCHES = (10, 30, 100, 300, 1000)
 TUNED = "script, index and 100 a page"
 OPTIONS = {"script as it is": (), TUNED: ("--index", "--page-size=100")}
-# The one-line choice that the settings show.
-AIOHTTP = "project, aiohttp handler"
-HANDLER = "scrapy.core.downloader.handlers._aiohttp.AiohttpDownloadHandler"
-CHOICE = ("-s", "DOWNLOAD_HANDLERS=" + json.dumps(dict.fromkeys(("http", "https"), HANDLER)))
+# The one-line choices: `scrapy crawl`'s options.
+CHOICES = {"project, handler on Twisted": ("-s", "DOWNLOAD_HANDLERS={}")}
+if find_spec("uvloop"):
+    CHOICES["project, uvloop"] = ("-s", "ASYNCIO_EVENT_LOOP=uvloop.Loop")
 
 
 @dataclass
@@ -52,14 +52,13 @@ def whole_catalogue(bench: Bench) -> Iterator[Line]:
     """The whole catalogue, no latency, 64 in flight; times of whole processes."""
     with running_site(bench.books, prerender=True) as site:
         able = [_warm(site) for _ in range(bench.rounds)]
-        project, scripts = _contest(bench, site, *OPTIONS, AIOHTTP)
-        faster = scripts.pop(AIOHTTP)
+        project, others = _contest(bench, site, *OPTIONS, *CHOICES)
     asked = [run.stats["downloader/request_count"] / run.elapsed for run in project]
     yield Line(1, "whole catalogue: project", "s", _walls(project))
-    for (name, runs), at_most in zip(scripts.items(), (0.8, 1.25), strict=True):
-        yield Line(1, name, "s", _walls(runs), _walls(project), at_most=at_most)
-        yield Line(1, f"{name}, against {AIOHTTP}", "s", _walls(runs), _walls(faster))
-    yield Line(1, AIOHTTP, "s", _walls(faster))
+    for name, at_most in zip(OPTIONS, (0.8, 1.25), strict=True):
+        yield Line(1, name, "s", _walls(others[name]), _walls(project), at_most=at_most)
+    for name in CHOICES:
+        yield Line(1, name, "s", _walls(others[name]), _walls(project))
     yield Line(1, "the stand-in answers at the most", "requests/s", able)
     yield Line(1, "the project asks", "requests/s", asked)
 
@@ -142,14 +141,15 @@ def effort(bench: Bench) -> Iterator[Line]:
     """CPU of the crawl's process at 64 in flight, and how soon it asks (for robots.txt)."""
     with running_site(bench.books, prerender=True) as site:
         _warm(site)
-        project, scripts = _contest(bench, site, TUNED, AIOHTTP)
-    cpu, other, faster = (
-        [run.cpu * 1000 / bench.books for run in ran]
-        for ran in (project, scripts[TUNED], scripts[AIOHTTP])
-    )
+        project, others = _contest(bench, site, TUNED, *CHOICES)
+    engine = [engine_alone(bench.books) for _ in range(bench.rounds)]
+    cpu = [_cpu(bench, run) for run in project]
     yield Line(6, "CPU for 1,000 books: project", "s", cpu, at_most=0.7)
-    yield Line(6, f"CPU for 1,000 books: {AIOHTTP}", "s", faster, at_most=0.7)
-    yield Line(6, f"CPU for 1,000 books: {TUNED}", "s", other, cpu)
+    for name, runs in others.items():
+        values = [_cpu(bench, run) for run in runs]
+        yield Line(6, f"CPU for 1,000 books: {name}", "s", values, cpu)
+    alone = [_cpu(bench, run) for run in engine]
+    yield Line(6, "CPU for 1,000 requests: Scrapy's engine alone", "s", alone, cpu)
     first = [_first_request(bench.mongo) for _ in range(bench.rounds)]
     yield Line(6, "from start to first request", "s", first, at_most=1)
 
@@ -196,11 +196,11 @@ def _contest(
         with bench.mongo.database() as name:
             if options is None:
                 return bench.mongo.crawl(site, name, in_flight)
-            if options is CHOICE:
-                return bench.mongo.crawl(site, name, in_flight, *CHOICE)
+            if options in CHOICES.values():
+                return bench.mongo.crawl(site, name, in_flight, *options)
             return bench.mongo.script(site, name, in_flight, *options)
 
-    settings = OPTIONS | {AIOHTTP: CHOICE}
+    settings = OPTIONS | CHOICES
     contenders = {name: partial(run, settings.get(name)) for name in ("project", *scripts)}
     runs = alternately(rounds or bench.rounds, contenders)
     return runs.pop("project"), runs
@@ -208,6 +208,11 @@ def _contest(
 
 def _walls(runs: list[Run]) -> list[float]:
     return [run.wall for run in runs]
+
+
+def _cpu(bench: Bench, run: Run) -> float:
+    """Seconds for 1,000 books."""
+    return run.cpu * 1000 / bench.books
 
 
 def _warm(site: RunningSite) -> float:

@@ -102,6 +102,11 @@ def running_mongo() -> Iterator[Mongo]:
             asyncio.run(server.stop())
 
 
+def engine_alone(requests: int) -> Run:
+    """Have Scrapy's engine do that many requests, with nothing around it."""
+    return _run(["-m", "tests.bench.engine", str(requests)], dict(os.environ))
+
+
 def alternately(rounds: int, contenders: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Let each contender run once a round, in the reverse order in every other one."""
     results: dict[str, list[T]] = {name: [] for name in contenders}
