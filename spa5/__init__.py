@@ -18,5 +18,7 @@ progress: the summary at the end.
 feeds: books in CSV.
 workers: the scheduler of a process that shares a crawl with others, through Redis.
 crew: what these workers know of each other.
-commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`, `scrapy diff`.
+compare: how books differ from what is stored.
+doctor, reach: what goes wrong in practice, checked; on this machine, and where a crawl goes.
+commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`, `scrapy diff`, `scrapy doctor`.
 """

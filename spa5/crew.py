@@ -24,6 +24,8 @@ from spa5.items import brief
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scrapy.settings import BaseSettings
+
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 2.0  # of one round trip
@@ -141,7 +143,7 @@ class Crew:
         try:
             run = await self._script(_JOIN, self._worker, self._run)
         except RedisError as error:
-            raise RedisUnavailable(self._explain(error)) from None
+            raise RedisUnavailable(_explain(self.place, error)) from None
         self._run = run.decode()
         await self._beat()
         self._beating = asyncio.create_task(self._beat_on(beaten))
@@ -262,14 +264,25 @@ class Crew:
         self._count("redis/round_trips", 1)
         return await self._redis.eval(script, len(self._keys), *self._keys, *arguments)
 
-    def _explain(self, error: RedisError) -> str:
-        cause = error.__cause__ or error  # on a Unix socket it is wrapped
-        if isinstance(cause, (AuthenticationError, NoPermissionError)):
-            return f"Redis at {self.place} refuses user or password: check REDIS_URL"
-        return (
-            f"no Redis answers at {self.place} ({brief(str(error), 100)}): start it, or check "
-            f"REDIS_URL"
-        )
+
+def shared(settings: BaseSettings) -> tuple[str, str]:
+    """REDIS_URL and CRAWL_ID; `RedisUnavailable` where one of them is not set."""
+    url, crawl_id = settings["REDIS_URL"], settings["CRAWL_ID"]
+    if not url or not crawl_id:
+        raise RedisUnavailable("A shared crawl needs REDIS_URL and CRAWL_ID: set both")
+    return url, crawl_id
+
+
+async def ping(url: str) -> str:
+    """The place of a Redis that answers; `RedisUnavailable` where none does."""
+    redis = client(Redis, url, Retry)
+    try:
+        await redis.ping()
+    except RedisError as error:
+        raise RedisUnavailable(_explain(place(redis), error)) from None
+    finally:
+        await redis.aclose()
+    return place(redis)
 
 
 def client(kind: Any, url: str, retry: Any) -> Any:
@@ -285,6 +298,13 @@ def client(kind: Any, url: str, retry: Any) -> Any:
         raise RedisUnavailable(
             "REDIS_URL is not valid: use redis://user:password@host:6379/0"
         ) from None
+
+
+def _explain(where: str, error: RedisError) -> str:
+    cause = error.__cause__ or error  # on a Unix socket it is wrapped
+    if isinstance(cause, (AuthenticationError, NoPermissionError)):
+        return f"Redis at {where} refuses user or password: check REDIS_URL"
+    return f"no Redis answers at {where} ({brief(str(error), 100)}): start it, or check REDIS_URL"
 
 
 def place(redis: Any) -> str:

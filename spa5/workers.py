@@ -18,7 +18,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy_redis import scheduler
 from scrapy_redis.dupefilter import RFPDupeFilter
 
-from spa5.crew import Crew, RedisUnavailable, client
+from spa5.crew import Crew, RedisUnavailable, client, shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,10 +94,8 @@ class Scheduler(scheduler.Scheduler):  # type: ignore[misc]  # untyped
 
     async def spider_opened(self) -> None:
         """Join the others: here, and not in `open`, may a component end the crawl cleanly."""
-        url, crawl_id = map(self.crawler.settings.get, ("REDIS_URL", "CRAWL_ID"))
         try:
-            if not url or not crawl_id:
-                raise RedisUnavailable("A shared crawl needs REDIS_URL and CRAWL_ID: set both")
+            url, crawl_id = shared(self.crawler.settings)
             await self._join(url, crawl_id)
         except RedisUnavailable as error:
             logger.error("%s", error)

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from datetime import datetime
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scrapy import signals
 from scrapy.commands import ScrapyCommand
-from scrapy.exceptions import CloseSpider, UsageError
+from scrapy.exceptions import UsageError
 
-from spa5 import api
 from spa5.commands import only_look, run_crawl
-from spa5.documents import Document, Rejected
-from spa5.store import BookStore, StoreError
 
 if TYPE_CHECKING:
     import argparse
-
-    from scrapy.crawler import Crawler
-    from scrapy.http import Response
-    from typing_extensions import Self
-
-    from spa5.items import Book
-
-logger = logging.getLogger(__name__)
-
-_ABSENT = object()
-_MOST_SHOWN = 160  # characters of a value
 
 
 class Command(ScrapyCommand):
@@ -51,10 +33,12 @@ class Command(ScrapyCommand):
         self.settings.set("LOG_LEVEL", "WARNING", priority="project")
         super().process_options(args, opts)
         only_look(self.settings)
-        self.settings.set("ITEM_PIPELINES", {Compare: 300}, priority="cmdline")
+        self.settings.set("ITEM_PIPELINES", {"spa5.compare.Compare": 300}, priority="cmdline")
         self.settings.set("EXTENSIONS", {}, priority="cmdline")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        from spa5.compare import Compare  # `scrapy doctor` must start without the driver
+
         assert self.crawler_process
         try:
             if not args:
@@ -67,82 +51,3 @@ class Command(ScrapyCommand):
             return
         compare = crawler.get_item_pipeline(Compare)
         self.exitcode = 2 if compare is None or compare.pending else int(compare.differ)
-
-
-class Compare:
-    """Takes the place of MongoPipeline: prints how each book differs, and stores none."""
-
-    def __init__(self, crawler: Crawler):
-        self.crawler = crawler
-        self.store = BookStore(crawler.settings, crawler.stats.inc_value)
-        self.stored: dict[str, dict[str, Any]] = {}
-        self.pending: set[str] = set()  # ids
-        self.differ = False
-        crawler.signals.connect(self.response_received, signals.response_received)
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        return cls(crawler)
-
-    async def open_spider(self) -> None:
-        ids = getattr(self.crawler.spider, "ids", [])
-        self.pending.update(ids)
-        try:
-            await self.store.open(read_only=True)
-            self.stored = await self.store.get(ids)
-        except StoreError as error:
-            logger.error("%s", error)
-            raise CloseSpider("mongo_unavailable") from None
-
-    def process_item(self, book: Book) -> Book:
-        stored = self.stored.get(book.id)
-        if stored is None:
-            self._say(book.id, [f"{book} is on the site, but not in the collection"])
-        else:
-            self._say(book.id, _differences(book, stored))
-        return book
-
-    def response_received(self, response: Response) -> None:
-        one = api.asked_id(response.url)
-        if response.status == 404 and one:
-            where = "but in the collection" if one in self.stored else "nor in the collection"
-            self._say(one, [f"book {one} is not on the site (404), {where}"])
-
-    async def close_spider(self) -> None:
-        await self.store.close()
-
-    def _say(self, one: str, lines: list[str]) -> None:
-        self.pending.discard(one)
-        self.differ |= bool(lines)
-        for line in lines:
-            print(line)
-
-
-def _differences(book: Book, stored: dict[str, Any]) -> list[str]:
-    """As diff shows them: what is stored after a minus, what the site has after a plus."""
-    fields = {name: value for name, value in vars(book).items() if name != "extra" or value}
-    try:
-        names = Document.from_item(fields).differing(stored)
-    except Rejected as error:
-        return [f"{book} can't be stored: {error}"]
-    lines = [str(book)] * bool(names)
-    for name in names:
-        before, after = _shown(stored.get(name, _ABSENT), fields.get(name, _ABSENT))
-        lines += [f"  - {name}: {before}"] * bool(before) + [f"  + {name}: {after}"] * bool(after)
-    return lines
-
-
-def _shown(*values: Any) -> list[str]:
-    """The values for people, long ones from shortly before they differ; "" for an absent one."""
-    texts = [
-        "" if one is _ABSENT else one.isoformat() if isinstance(one, datetime) else repr(one)
-        for one in values
-    ]
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
-    start = max(0, alike - 20) if max(map(len, texts)) > _MOST_SHOWN else 0
-    return [_cut(text, start) for text in texts]
-
-
-def _cut(text: str, start: int) -> str:
-    end = start + _MOST_SHOWN
-    return "…" * bool(start) + text[start:end] + "…" * (len(text) > end)

@@ -1,0 +1,277 @@
+"""What a crawl must reach: the site, MongoDB, Redis. Asked as a crawl asks; changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import time
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import partial
+from ssl import cert_time_to_seconds
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from scrapy.http import TextResponse
+from scrapy.utils.misc import build_from_crawler, load_object
+
+from spa5 import api, crew, mongod
+from spa5.doctor import Remark, Trouble
+from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
+from spa5.items import Book, InvalidBook, brief
+from spa5.store import BookStore, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+    from typing import TypeAlias
+
+    from spa5.doctor import Check, Follow
+    from spa5.spiders.books import BooksSpider
+
+    Ask: TypeAlias = Callable[[str, int], Awaitable[TextResponse]]  # URL, bytes at the most
+
+_ANSWER_SECONDS = 4
+_FEW_DAYS = 14
+_LEAST_MEGABYTES = 50
+_JOURNAL_MEGABYTES = 300  # which MongoDB makes in a new directory
+
+
+async def site(spider: BooksSpider, follow: Follow) -> None:
+    async with aiohttp.ClientSession(
+        headers=spider.settings.getdict("DEFAULT_REQUEST_HEADERS") | {"User-Agent": _agent(spider)},
+        connector=aiohttp.TCPConnector(ssl=_verifies(spider)),
+        timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS),
+    ) as session:
+        ask = partial(_ask, session, _proxy(spider.site))
+        await follow(
+            {
+                "site": partial(_api, spider, ask),
+                "certificate": partial(_certificate, spider),
+                "robots": partial(_robots, spider, ask),
+            }
+        )
+
+
+async def _api(spider: BooksSpider, ask: Ask) -> str:
+    """The catalogue's size; an index page and the book that it lists were as expected."""
+    most_bytes = spider.settings.getint("DOWNLOAD_MAXSIZE")
+    url = api.index_url(spider.site, 0, 1)
+    index = _answer(await ask(url, most_bytes))
+    if not index["results"]:
+        raise Remark(f"{_shown(spider.site)} answers, but lists no book")
+    try:
+        listed = Book.from_api(index["results"][0])
+        url = api.detail_url(spider.site, listed.id)
+        book = Book.from_api(_answer(await ask(url, most_bytes)))
+    except InvalidBook as error:
+        raise Trouble(f"{_shown(url)} holds no usable book: {error}") from None
+    if book.id != listed.id:
+        raise Trouble(f"{_shown(url)} answers with book {book.id}: is SITE_URL right?")
+    count = api.site_count(index)
+    books = "without a usable count of books" if count is None else f"with {count} books"
+    return f"{_shown(spider.site)} answers, {books}"
+
+
+def _answer(response: TextResponse) -> dict[str, Any]:
+    url = _shown(response.url)
+    if 300 <= response.status < 400:
+        where = brief((response.headers.get("Location") or b"").decode("latin-1"))
+        raise Trouble(f"{url} redirects to {where}: set SITE_URL to where the API is")
+    if response.status != 200:
+        raise Trouble(f"{url} answers with status {response.status}: check SITE_URL, or try later")
+    if flaw := api.flaw(response):
+        raise Trouble(f"{url} is no answer of the API, {flaw}: check SITE_URL, or try later")
+    return api.answer(response)
+
+
+async def _certificate(spider: BooksSpider) -> str | None:
+    """Until when it is valid. Where it is refused the site could not be asked."""
+    parts = urlsplit(spider.site)
+    if parts.scheme != "https":
+        return None
+    if not _verifies(spider):
+        raise Remark("DOWNLOAD_VERIFY_CERTIFICATES is off: anybody may answer for the site")
+    if _proxy(spider.site):
+        return "verified, through a proxy"
+    _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=True)
+    ends = cert_time_to_seconds(writer.get_extra_info("peercert")["notAfter"])
+    writer.transport.abort()
+    days = int(ends - time.time()) // 86400
+    valid = f"verified, valid until {datetime.fromtimestamp(ends, timezone.utc):%Y-%m-%d}"
+    if days < _FEW_DAYS:
+        raise Remark(f"{valid}: whoever runs the site has {days} days to renew it")
+    return f"{valid}, {days} days"
+
+
+async def _robots(spider: BooksSpider, ask: Ask) -> str:
+    root = urlsplit(spider.site)._replace(path="").geturl()
+    url = f"{root}/robots.txt"
+    if not spider.settings.getbool("ROBOTSTXT_OBEY") or not api.is_ours(spider.site, url):
+        return "not asked for"
+    try:
+        response = await ask(url, MOST_ROBOTS_BYTES)
+    except Trouble as trouble:
+        raise Remark(f"{trouble}. A crawl goes on without") from None
+    kind = load_object(spider.settings["ROBOTSTXT_PARSER"])
+    rules = build_from_crawler(kind, spider.crawler, response.body)
+    agent = spider.settings["ROBOTSTXT_USER_AGENT"] or _agent(spider)
+    if not rules.allowed(api.index_url(spider.site, 0, 1), agent):
+        raise Trouble(f"{_shown(url)} forbids the API to {agent!r}: ask whoever runs the site")
+    if response.status != 200:
+        return f"there is none (status {response.status}): everything is allowed"
+    if response.body.lstrip().startswith(b"<"):
+        raise Remark("/robots.txt is an HTML page: everything is allowed")
+    return "the API is allowed"
+
+
+async def _ask(
+    session: aiohttp.ClientSession, proxy: str | None, url: str, most_bytes: int
+) -> TextResponse:
+    """A response; like a crawl's, it is not read on for ever."""
+    try:
+        async with session.get(url, proxy=proxy, allow_redirects=False) as response:
+            body = b""
+            async for chunk in response.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > most_bytes:
+                    raise Trouble(f"{_shown(url)} sends more than {most_bytes} bytes")
+            return TextResponse(url, response.status, dict(response.headers), body)
+    except aiohttp.ClientConnectorCertificateError as error:
+        refused: Any = error.certificate_error
+        raise Trouble(
+            f"{_shown(url)}: its certificate is refused ({refused.verify_message}): check "
+            f"SITE_URL and the clock; SSL_CERT_FILE may name a CA of your own"
+        ) from None
+    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+        way = "proxy" if proxy else "network"
+        raise Trouble(
+            f"{_shown(url)} can't be reached ({_reason(error)}): check SITE_URL and the {way}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no answer within {_ANSWER_SECONDS} s"
+    if isinstance(error, aiohttp.InvalidURL):  # it quotes the proxy's, with the password
+        return "not a valid URL"
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    if isinstance(error, OSError) and error.strerror:  # of the name's resolution
+        return error.strerror
+    return brief(str(error) or type(error).__name__, 100)
+
+
+def _agent(spider: BooksSpider) -> str:
+    return str(spider.settings["USER_AGENT"])
+
+
+def _verifies(spider: BooksSpider) -> bool:
+    return spider.settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES")
+
+
+def _proxy(site: str) -> str | None:
+    """The environment's, as Scrapy's HttpProxyMiddleware chooses it."""
+    parts = urlsplit(site)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+def _shown(url: str) -> str:
+    """Without credentials."""
+    return re.sub(r"(?<=//)[^/]*@", "", url)
+
+
+async def mongodb(spider: BooksSpider, follow: Follow) -> None:
+    """An embedded server is started only where there are books already: nothing is left behind."""
+    store = BookStore(spider.settings, lambda *_: None)
+    directory = mongod.data_dir(spider.settings)
+    embedded: dict[str, Check] = {}
+    try:
+        if await store.uses_embedded():
+            embedded["mongod"] = _binary
+            embedded["disk"] = partial(asyncio.to_thread, _disk, directory)
+        if embedded and not _is_used(directory):
+            await follow({**embedded, "MongoDB": partial(_coming, directory)})
+        else:
+            stored = {"MongoDB": _open, "writes": _writes, "index": _index}
+            checks = {name: partial(check, store) for name, check in stored.items()}
+            await follow({**embedded, **checks})
+    finally:
+        await store.close()
+
+
+async def _binary() -> str:
+    with _explained():
+        return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
+
+
+def _disk(directory: Path) -> str:
+    place = next(one for one in (directory, *directory.parents) if one.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise Trouble(f"{place} can't be written: choose another MONGO_DATA_DIR")
+    free = shutil.disk_usage(place).free >> 20
+    least = _LEAST_MEGABYTES + (0 if _is_used(directory) else _JOURNAL_MEGABYTES)
+    if free < least:
+        raise Trouble(
+            f"{free} MB free for {directory}, {least} MB are needed: make room, or choose "
+            f"another MONGO_DATA_DIR"
+        )
+    return f"{free} MB free for {directory}"
+
+
+def _is_used(directory: Path) -> bool:
+    return (directory / "WiredTiger").exists()
+
+
+async def _coming(directory: Path) -> str:
+    return "the embedded one; the first crawl makes its directory"
+
+
+async def _open(store: BookStore) -> str:
+    with _explained():
+        await store.open(read_only=True)
+    return f"{store.version} at {store.place}"
+
+
+async def _writes(store: BookStore) -> str:
+    with _explained():
+        concern, replicated = await store.try_write()
+    said = f"w={concern['w']}, j={str(concern['j']).lower()}"
+    if replicated and concern["w"] == 1:
+        raise Remark(f"{said}: a failover can take stored books back; leave w out of MONGO_URI")
+    return f"acknowledged with {said}"
+
+
+async def _index(store: BookStore) -> str:
+    with _explained():
+        if await store.has_unique_index():
+            return "unique on id"
+    return "not yet: the first crawl makes it, and no copies stand in its way"
+
+
+async def redis(spider: BooksSpider, follow: Follow) -> None:
+    await follow({"Redis": partial(_redis, spider)})
+
+
+async def _redis(spider: BooksSpider) -> str | None:
+    if not (spider.settings["REDIS_URL"] or spider.settings["CRAWL_ID"]):
+        return None
+    with _explained():
+        url, crawl_id = crew.shared(spider.settings)
+        return f"answers at {await crew.ping(url)}; CRAWL_ID={crawl_id}"
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """These errors are one line for people already."""
+    try:
+        yield
+    except (mongod.MongodError, StoreError, crew.RedisUnavailable) as error:
+        raise Trouble(str(error)) from None
+
+
+GROUPS = {"site": site, "MongoDB": mongodb, "Redis": redis}
