@@ -18,7 +18,7 @@ DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
 ROBOTSTXT_OBEY = True
 DOWNLOAD_VERIFY_CERTIFICATES = True
 # See handlers.py; {} instead of this chooses Scrapy's own, on Twisted. Those for FTP and S3 would
-# only be imported.
+# import it all the same.
 DOWNLOAD_HANDLERS = {
     **dict.fromkeys(("http", "https"), "spa5.handlers.Aiohttp"),
     **dict.fromkeys(("ftp", "s3")),
@@ -30,8 +30,7 @@ REDIS_URL = environ.get("REDIS_URL")
 CRAWL_ID = environ.get("CRAWL_ID")
 
 # Faults of the site and of the way to it. What is no answer of its API goes no further. Scrapy's
-# that are None have nothing to do for this API: each would cost an import, or a turn of every
-# response.
+# that are off have nothing to do for this API, and each would cost a turn of every response.
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,
     "spa5.downloadermiddlewares.ApiOnly": 50,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pstats
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from scrapy.http import JsonResponse
@@ -14,9 +18,12 @@ from spa5 import api
 from spa5.documents import Document
 from spa5.items import Book
 from spa5.store import BookStore
+from tests.crawls import ROOT
 from tests.site import Catalogue, running_site
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
     from pymongo import MongoClient
 
@@ -91,6 +98,38 @@ def test_a_batch_that_waits_is_written_at_once(
     assert third == {"find": 1, "getMore": 1, "update": 1}
 
 
+def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
+    """Twisted's, with its TLS; that took a fifth of the time from start to first request."""
+    with running_site(books=3) as site:
+        crawl = database.crawl(site.url, PYTHONPROFILEIMPORTTIME="1")
+    assert crawl.exitcode == 0
+    imported = {line.rpartition("|")[2].strip() for line in crawl.log.splitlines()}
+    assert "aiohttp.client" in imported
+    assert "scrapy.core.downloader.contextfactory" not in imported
+
+
+def test_a_book_costs_no_more_calls_of_functions_than_it_did(
+    database: Database, tmp_path: Path
+) -> None:
+    """Calls of Python's and of C's functions, which repeat within 2 %: 3,400 a book, of which a
+    good half are Scrapy's engine, and 770,000 for the start.
+    """
+    few, many = (calls(books, database, tmp_path / str(books)) for books in (100, 300))
+    a_book = (many - few) / 200
+    assert a_book < 3_700
+    assert few - 100 * a_book < 900_000
+
+
+def calls(books: int, database: Database, profile: Path) -> int:
+    """How many functions a crawl of so many books calls."""
+    command = [sys.executable, "-m", "cProfile", "-o", profile, "-m", "scrapy", "crawl", "books"]
+    with running_site(books) as site:
+        environment = os.environ | database.environment | {"SITE_URL": site.url}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
+    database.books.drop()
+    return int(pstats.Stats(str(profile)).total_calls)
+
+
 def test_a_response_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the middleware that judges it; the spider finds it decoded."""
     calls = []
@@ -108,3 +147,5 @@ def test_a_response_starts_one_worker_and_passes_what_has_work_to_do() -> None:
     on = settings.get_component_priority_dict_with_base("SPIDER_MIDDLEWARES")
     names = {str(name).rpartition(".")[2] for name, order in on.items() if order is not None}
     assert names == {"HttpErrorMiddleware", "SkipStored", "Sweeps"}
+    on = settings.get_component_priority_dict_with_base("DOWNLOADER_MIDDLEWARES")
+    assert sum(order is not None for order in on.values()) == 11  # and HttpCacheMiddleware
