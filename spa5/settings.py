@@ -71,6 +71,9 @@ SPIDER_MIDDLEWARES = {
 REFRESH_AFTER_DAYS = environ.get("REFRESH_AFTER_DAYS", 7)
 MAX_SWEEPS = environ.get("MAX_SWEEPS", 3)
 
+# A check for authors of callbacks, which reads their source anew for every tenth response.
+WARN_ON_GENERATOR_RETURN_VALUE = False
+
 # Items: each response yields one; more workers a response only cost CPU.
 CONCURRENT_ITEMS = 1
 ITEM_PIPELINES = {"spa5.pipelines.MongoPipeline": 300}
