@@ -50,7 +50,7 @@ def data_dir(settings: BaseSettings) -> Path:
     """MONGO_DATA_DIR, else a directory in the project, else one among the user's data."""
     if configured := settings.get("MONGO_DATA_DIR"):
         directory = Path(configured)
-    elif project := closest_scrapy_cfg():
+    elif Path(__file__).is_file() and (project := closest_scrapy_cfg()):  # not in scrapyd's egg
         directory = Path(project).parent / ".scrapy" / "mongodb"
     else:
         directory = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "spa5", "mongodb")

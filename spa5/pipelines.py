@@ -48,6 +48,8 @@ class MongoPipeline:
         except StoreError as error:
             logger.error("%s", error)
             raise CloseSpider("mongo_unavailable") from None
+        except asyncio.CancelledError:  # by `run_crawl`, after a signal
+            raise CloseSpider("shutdown") from None
         logger.info("Books go to %s", self.store.place)
 
     async def process_item(self, item: Any) -> Any:

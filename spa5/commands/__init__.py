@@ -27,5 +27,9 @@ def run_crawl(process: CrawlerProcessBase | None, crawler: Crawler, **arguments:
     crawling = process.crawl(crawler, **arguments)
     process.start()
     assert isinstance(crawling, asyncio.Task)
+    if not crawling.done() and not (crawler._stats and crawler.stats.get_value("start_time")):
+        # A signal came while the crawl was being opened: Scrapy just leaves it so.
+        crawling.cancel()
+        crawling.get_loop().run_until_complete(asyncio.wait([crawling]))
     if crawling.done() and not crawling.cancelled():
         crawling.result()

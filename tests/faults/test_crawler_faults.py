@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from spa5 import settings
-from tests.crawls import ROOT
+from spa5.mongod import find_binary
+from tests.crawls import ROOT, run
 from tests.faults.disk import fill, small_disk
 from tests.faults.proxy import running_proxy
 from tests.faults.running import (
@@ -34,7 +35,7 @@ from tests.mongods import Mongod, running_mongod
 from tests.site import RunningSite as Site
 from tests.site import running_site
 from tests.test_crawl import assert_holds_catalogue
-from tests.test_mongod import servers
+from tests.test_mongod import fake_wheel, kill, servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -294,3 +295,16 @@ def test_a_page_that_the_spider_never_sees_does_not_let_the_crawl_hang(
         crawl = running.end()
     assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
     assert_next_run_does_the_rest(database, site)
+
+
+def test_a_crawl_that_is_ended_while_its_server_starts_ends_the_server(tmp_path: Path) -> None:
+    mongod = f'#!/bin/sh\nkill -INT $PPID\nexec {find_binary()} "$@"\n'
+    environment = {"PYTHONPATH": fake_wheel(tmp_path, mongod), "MONGO_URI": "embedded"}
+    crawl = run("crawl", "books", MONGO_DATA_DIR=str(tmp_path / "data"), **environment)
+    left = servers(tmp_path / "data")
+    for pid in left:
+        kill(pid)
+    assert left == []
+    assert crawl.exitcode == 0
+    assert "Spider closed (shutdown)" in crawl.log
+    assert "Traceback" not in crawl.log
