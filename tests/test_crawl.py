@@ -217,6 +217,15 @@ def test_wrong_arguments_end_at_once_with_one_line(
     assert site.stats()["requests"] == site.stats()["other"] == 0
 
 
+def test_wrong_arguments_stand_in_the_log_file_too(
+    site: Site, database: Database, tmp_path: Path
+) -> None:
+    log = tmp_path / "crawl.log"
+    crawl = database.crawl(site.url, "-s", f"LOG_FILE={log}", "-a", "pages=none")
+    assert crawl.exitcode == 2
+    assert "ERROR: pages='none': use a whole number" in log.read_text()
+
+
 def test_an_unknown_spider_ends_with_one_line(database: Database) -> None:
     crawl = run("crawl", "--nolog", "films", **database.environment)
     assert (crawl.exitcode, len(crawl.log.splitlines())) == (2, 1)

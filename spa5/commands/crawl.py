@@ -15,6 +15,8 @@ from spa5.commands import run_crawl
 if TYPE_CHECKING:
     import argparse
 
+logger = logging.getLogger(__name__)
+
 # Scrapy's reasons for a limit or a signal that the user set start or read like this.
 _DONE = ("finished", "shutdown", "closespider_")
 
@@ -49,4 +51,6 @@ class Command(crawl.Command):
 
     def _refuse(self, error: Exception) -> None:
         sys.stderr.write(f"scrapy crawl: {error.args[0]}\n")
+        if self.settings and self.settings["LOG_FILE"]:  # scrapyd shows that one
+            logger.error("%s", error.args[0])
         self.exitcode = 2
