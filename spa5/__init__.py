@@ -6,6 +6,7 @@ The data's way:
 
 api: the site's URLs, and what an answer must look like.
 spiders.books: asks for index pages and details, and turns them into books.
+handlers: the download handler.
 downloadermiddlewares: keeps requests on the API, and tries again what failed.
 middlewares: drops what needs no fetching, and repeats the walk until nothing is missing.
 items: the book, cleaned and validated.
@@ -14,6 +15,7 @@ groupcommit: what arrives during a write forms the next one.
 documents: a book as BSON, and what becomes of a batch of them.
 store: the collection; the only module that knows the driver.
 mongod: the embedded server.
+stats: Scrapy's counts, at the price of a dictionary.
 progress: the summary at the end.
 feeds: books in CSV.
 workers: the scheduler of a process that shares a crawl with others, through Redis.
