@@ -77,8 +77,10 @@ MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
 FEED_EXPORT_ENCODING = "utf-8"
 FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
 
-# At the end a summary in words, for people. The stats stay in the log, for programs.
-EXTENSIONS = {"spa5.progress.Summary": 500}
+# For people: on a terminal a bar, and at the end a summary in words. The stats stay in the log, for
+# programs.
+EXTENSIONS = {"spa5.progress.Progress": 500}
+PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
 
 # The log: a line for each book would cost more than storing it.
 LOG_LEVEL = "INFO"
