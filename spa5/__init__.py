@@ -16,7 +16,8 @@ documents: a book as BSON, and what becomes of a batch of them.
 store: the collection; the only module that knows the driver.
 mongod: the embedded server.
 stats: Scrapy's counts, at the price of a dictionary.
-progress: the summary at the end.
+progress: what people see of a crawl, and the summary at its end.
+bar: the line at the bottom of a terminal.
 feeds: books in CSV.
 workers: the scheduler of a process that shares a crawl with others, through Redis.
 crew: what these workers know of each other.

@@ -1,61 +1,220 @@
-"""The closing summary: what a crawl did, in words."""
+"""Progress: what a crawl tells people, a bar while it runs and a summary at its end."""
 
 from __future__ import annotations
 
+import atexit
 import logging
-from typing import TYPE_CHECKING
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
+from scrapy.utils.asyncio import create_looping_call
 
 from spa5.pipelines import MongoPipeline
+from spa5.spiders.books import BooksSpider
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from typing_extensions import Self
 
+    from spa5.bar import Bar
+
 logger = logging.getLogger(__name__)
 
+_TICK_SECONDS = 0.25
+
 # In words, and the stat that counts it.
-_COUNTED = {
+_BOOKS = {
     "listed": "books/listed",
     "new": "mongo/inserted",
     "changed": "mongo/changed",
     "unchanged": "mongo/unchanged",
     "skipped": "books/skipped",
+}
+_TROUBLES = {
     "vanished": "books/vanished",
     "invalid": "books/invalid",
     "rejected": "mongo/rejected",
     "failed": "books/failed",
     "missing": "books/missing",
 }
+# The table has these too, for it leaves out troubles that did not occur.
+_MORE_TROUBLES = {
+    "bad fields": "books/field_errors",
+    "bad pages": "books/index_failed",
+    "retries": "retry/count",
+}
+_DONE = ("books/skipped", "item_scraped_count", "books/vanished")
+_FAILED = ("books/failed", "books/index_failed", "books/invalid", "mongo/rejected")
 
 
-class Summary:
-    """Logs, as the last lines of a crawl, what its stats say."""
+class Progress:
+    """Shows a bar on a terminal, and a table at the end; elsewhere the log's last lines say it.
+
+    With LOG_FILE, or PROGRESS_ENABLED off, a terminal is like any other place.
+    """
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
+        self.figures = Figures(crawler)
+        self.bar: Bar | None = None
+        self.ticking = create_looping_call(self.tick)
+        # A crawl that can't be opened starts no engine.
+        crawler.signals.connect(self.engine_started, signals.engine_started)
         crawler.signals.connect(self.engine_stopped, signals.engine_stopped)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler)
 
+    def engine_started(self) -> None:
+        if self._is_wanted() and isinstance(self.crawler.spider, BooksSpider):
+            from spa5.bar import Bar  # takes 10 ms
+
+            self.bar = Bar()
+            atexit.register(self.bar.close)  # a second Ctrl-C ends the process without a signal
+            self.ticking.start(_TICK_SECONDS)
+
     def engine_stopped(self) -> None:
-        stats = self.crawler.stats
-        seconds = stats.get_value("elapsed_time_seconds")
-        if seconds is None:  # it never began
+        if self.bar is not None:
+            self.ticking.stop()
+            self._show("{rate_noinv_fmt}", "took {elapsed}")
+            self.bar.close()
+        if self.crawler.stats.get_value("elapsed_time_seconds") is None:  # it never began
             return
-        counts = [f"{stats.get_value(stat, 0)} {word}" for word, stat in _COUNTED.items()]
-        logger.info("Books: %s", ", ".join(counts))
-        stored = stats.get_value("item_scraped_count", 0)
-        pipeline = self.crawler.get_item_pipeline(MongoPipeline)
-        logger.info(
-            "%s after %.1f s: %.0f books a second, %d requests, %d sweeps; stored in %s",
-            str(stats.get_value("finish_reason")).capitalize(),
-            seconds,
-            stored / seconds if seconds else 0,
-            stats.get_value("downloader/request_count", 0),
-            stats.get_value("books/sweeps", 0),
-            pipeline.store.place if pipeline else "no database",
+        if self.bar is not None:
+            sys.stderr.write(table(self.figures))
+        else:
+            log(self.figures)
+
+    def _is_wanted(self) -> bool:
+        settings = self.crawler.settings
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        return is_terminal and settings.getbool("PROGRESS_ENABLED") and not settings["LOG_FILE"]
+
+    def tick(self) -> None:
+        if self.crawler.crawling:
+            self._show("{rate_noinv_fmt}", "{remaining} left")
+        else:
+            under_way = self.figures.under_way
+            self._show("finishing", f"{under_way} under way" if under_way else "")
+
+    def _show(self, pace: str, time: str) -> None:
+        """Draw all, or what matters most where the terminal is narrow."""
+        assert self.bar is not None
+        get = self.figures.get
+        done, total = self.figures.done
+        count = f"{done}/{total}" if total else f"{done}"
+        percent = f"{done * 100 // total}%" if total else ""
+        bar = f"{percent:>4}|{{bar}}| " if total else ""
+        own = f"{get(*_DONE)} own" if self.figures.workers else ""
+        retried = f"{get('retry/count')} retried" if get("retry/count") else ""
+        failed = f"{get(*_FAILED)} failed" if get(*_FAILED) else ""
+        texts = (
+            (f"{bar}{count} books", own, pace, time, retried, failed),
+            (f"{percent} {count}".lstrip(), own, pace, time, retried, failed),
+            (count, pace, time, retried, failed),
+            (count, pace, time, failed),
+            (count, pace, failed),
         )
+        self.bar.show(done, total, [", ".join(filter(None, text)) for text in texts])
+
+
+class Figures:
+    """What the stats say of a crawl."""
+
+    def __init__(self, crawler: Crawler):
+        self.crawler = crawler
+
+    def get(self, *stats: str) -> Any:
+        """The sum of these."""
+        return sum(self.crawler.stats.get_value(stat, 0) for stat in stats)
+
+    @property
+    def workers(self) -> int:
+        """How many share the crawl; 0: it is this process's own."""
+        return int(self.get("crawl/workers"))
+
+    @property
+    def done(self) -> tuple[int, int]:
+        """Books done, and of how many (0: not known); of all workers where the crawl is shared.
+
+        What failed is not done: another sweep asks for it, or it is missing at the end.
+        """
+        spider: Any = self.crawler.spider
+        done = self.get("crawl/stored") if self.workers else self.get(*_DONE)
+        total = max(map(self.get, ("books/expected", "books/listed", "crawl/expected")))
+        if spider.ids is not None:
+            total = len(spider.ids)
+        elif spider.pages is not None:
+            total = min(total, spider.pages * spider.step)
+        if total and self.reason in ("finished", "incomplete"):
+            missing = self.get("books/missing")  # as it was counted in the collection
+            if spider.pages is not None:
+                total = done + missing
+            return total - missing, total
+        return min(done, total or done), total
+
+    @property
+    def reason(self) -> str:
+        return str(self.crawler.stats.get_value("finish_reason"))
+
+    @property
+    def place(self) -> str:
+        pipeline = self.crawler.get_item_pipeline(MongoPipeline)
+        return pipeline.store.place if pipeline else "no database"
+
+    @property
+    def speed(self) -> float:
+        """Books a second."""
+        seconds = self.get("elapsed_time_seconds")
+        return self.get("item_scraped_count") / seconds if seconds else 0.0
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being answered, and books that are being stored."""
+        engine = self.crawler.engine
+        slot = engine.scraper.slot
+        return len(engine.downloader.active) + (len(slot.queue) + len(slot.active) if slot else 0)
+
+    @property
+    def whole(self) -> str:
+        """What all workers did."""
+        done, total = self.done
+        return f"{done} of {total} books, {self.workers} workers"
+
+    def counts(self, stats: dict[str, str]) -> dict[str, int]:
+        """Of these what this process did: what is missing, all workers of a crawl miss."""
+        own = {word: self.get(stat) for word, stat in stats.items()}
+        return {word: count for word, count in own.items() if word != "missing" or not self.workers}
+
+
+def log(figures: Figures) -> None:
+    """The summary as lines of the log."""
+    if figures.workers:
+        logger.info("The whole crawl: %s. Of this worker:", figures.whole)
+    counts = figures.counts(_BOOKS | _TROUBLES).items()
+    logger.info("Books: %s", ", ".join(f"{count} {word}" for word, count in counts))
+    logger.info(
+        "%s after %.1f s: %.0f books a second, %d requests, %d sweeps; stored in %s",
+        figures.reason.capitalize(),
+        figures.get("elapsed_time_seconds"),
+        figures.speed,
+        figures.get("downloader/request_count"),
+        figures.get("books/sweeps"),
+        figures.place,
+    )
+
+
+def table(figures: Figures) -> str:
+    """The summary as a few lines, which fit into 40 columns."""
+    seconds, requests = map(figures.get, ("elapsed_time_seconds", "downloader/request_count"))
+    rows = [("ended", f"{figures.reason} after {seconds:.1f} s"), ("stored in", figures.place)]
+    if figures.workers:
+        rows += [("crawl", figures.whole), ("own share", "")]
+    rows += [("speed", f"{figures.speed:.0f} books/s, {requests} requests")]
+    rows += [(word, f"{count:6}") for word, count in figures.counts(_BOOKS).items()]
+    troubles = figures.counts(_TROUBLES | _MORE_TROUBLES).items()
+    rows += [(word, f"{count:6}") for word, count in troubles if count]
+    return "".join(f"{word:<10} {text}".rstrip() + "\n" for word, text in rows)

@@ -92,13 +92,14 @@ FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
 
 STATS_CLASS = "spa5.stats.Stats"
 
-# At the end a summary in words, for people. The stats stay in the log, for programs.
-# Telnet and remote control are doors that nobody needs.
+# For people: on a terminal a bar, and at the end a summary in words. The stats stay in the log, for
+# programs. Telnet and remote control are doors that nobody needs.
 EXTENSIONS = {
     "scrapy.extensions.telnet.TelnetConsole": None,
     "scrapy.extensions.remote_control.RemoteControl": None,
-    "spa5.progress.Summary": 500,
+    "spa5.progress.Progress": 500,
 }
+PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
 
 # The log: a line for each book would cost more than storing it.
 LOG_LEVEL = "INFO"

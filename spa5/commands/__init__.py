@@ -17,6 +17,7 @@ def only_look(settings: Settings | None, *, store: bool = False) -> None:
     """
     assert settings is not None
     settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
+    settings.set("PROGRESS_ENABLED", False, priority="cmdline")
     if not store:
         settings.set("ITEM_PIPELINES", {}, priority="cmdline")
 
