@@ -143,7 +143,7 @@ class Figures:
         What failed is not done: another sweep asks for it, or it is missing at the end.
         """
         spider: Any = self.crawler.spider
-        done = self.get("crawl/stored") if self.workers else self.get(*_DONE)
+        done = max(self.get(*_DONE), self.get("crawl/stored"))  # the latter may be of a beat ago
         total = max(map(self.get, ("books/expected", "books/listed", "crawl/expected")))
         if spider.ids is not None:
             total = len(spider.ids)

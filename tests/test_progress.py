@@ -276,8 +276,7 @@ def test_a_worker_shows_its_own_share_and_the_whole_crawl(site: Site, database: 
         with crawling(site.url, **database.environment, **shared) as other:
             other.wait_for("Worker of")
             with watch(site, database, **shared) as terminal:
-                terminal.wait_for(r"\| \d+/230 books, [1-9]\d* own, ")
-                assert int(terminal.bars_seen[-1]["done"]) > int(terminal.bars_seen[-1]["own"])
+                terminal.wait_for(r" [1-9]\d+/230 books, [1-9] own, ")
                 site.control(latency=0)
                 assert terminal.end() == 0
             crawl = other.end()
