@@ -155,7 +155,8 @@ def test_a_site_that_caps_its_pages_loses_no_book(site: Site, database: Database
     site.control(cap=50)
     crawl = database.crawl(site.url)
     assert_holds_catalogue(database, site)
-    assert site.stats()["index_offsets"] == [0, 50, 100, 150, 200]
+    # Requests that are in flight together may arrive in any order.
+    assert sorted(site.stats()["index_offsets"]) == [0, 50, 100, 150, 200]
     assert crawl.exitcode == 0
 
 
