@@ -10,6 +10,7 @@ import warnings
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -427,6 +428,13 @@ def _hosts(client: AsyncIOMotorClient[dict[str, Any]]) -> str:
 
 
 async def _answers(uri: str) -> bool:
+    address = urlsplit(uri)
+    try:  # the driver would go on trying where nobody listens
+        connecting = asyncio.open_connection(address.hostname, address.port)
+        _, writer = await asyncio.wait_for(connecting, 0.5)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    writer.close()
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
         uri, serverSelectionTimeoutMS=500
     )
