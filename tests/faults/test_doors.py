@@ -98,6 +98,23 @@ def test_a_certificate_that_nobody_signed_is_refused(database: Database, tmp_pat
     assert trusting.exitcode == 0
 
 
+def test_a_certificate_is_taken_from_a_trusted_signer_and_for_its_host_alone(
+    database: Database, tmp_path: Path
+) -> None:
+    certificate = self_signed(tmp_path)
+    trust = {"SSL_CERT_FILE": str(certificate), "MAX_SWEEPS": "1"}
+    with https_site(certificate) as (url, asked):
+        crawl = database.crawl(url, **trust)
+        assert "/api/book/?limit=100&offset=0" in asked
+        asked.clear()
+        elsewhere = url.replace("127.0.0.1", "localhost")
+        other = database.crawl(elsewhere, "-s", "RETRY_TIMES=1", **trust)
+        assert asked == []
+    assert crawl.exitcode == 0
+    assert (other.exitcode, other.stats["books/index_failed"]) == (1, 1)
+    assert "certificate" in other.lines("ERROR")[0]
+
+
 def test_no_console_listens(database: Database) -> None:
     with running_site(books=1) as site:
         crawl = database.crawl(site.url)
