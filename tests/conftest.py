@@ -13,6 +13,7 @@ from pymongo import MongoClient
 
 from spa5.mongod import EmbeddedServer
 from tests.crawls import Ended, run
+from tests.mongods import PASSWORD, mongod_with_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,13 @@ def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
     with MongoClient(mongo_uri) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with the users `reader` and `writer` of the database "guarded"."""
+    with mongod_with_users(tmp_path_factory.mktemp("auth"), "guarded", PASSWORD) as host:
+        yield host
 
 
 @dataclass

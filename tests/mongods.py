@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PASSWORD = "hunter2/p@ss:w%rd"  # of the users below, as a URI may not hold it
 OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
 READY = 23016  # the number of "Waiting for connections" in a mongod's log
 

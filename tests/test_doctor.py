@@ -24,7 +24,7 @@ from spa5.mongod import EmbeddedServer
 from tests.crawls import ROOT, run, scrapy
 from tests.faults.disk import small_disk
 from tests.faults.test_doors import https_site, self_signed
-from tests.mongods import mongod_with_users, replica_set
+from tests.mongods import PASSWORD, replica_set
 from tests.redises import RedisServer, needs_redis, running_redis
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from spa5.doctor import Line
     from tests.conftest import Database
 
-PASSWORD = "hunter2/p@ss:w%rd"
 NOWHERE = "https://nowhere"  # not valid, which is known at once
 PROMISED_SECONDS = 10
 LOCAL = ("Python", "packages", "reactor", "modules", "settings")
@@ -47,13 +46,6 @@ LOCAL = ("Python", "packages", "reactor", "modules", "settings")
 def site() -> Iterator[Site]:
     with running_site(books=20) as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with the users `reader` and `writer` of the database "guarded"."""
-    with mongod_with_users(tmp_path_factory.mktemp("auth"), "guarded", PASSWORD) as host:
-        yield host
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from spa5.items import Book
 from spa5.pipelines import MongoPipeline
 from spa5.store import BookStore, StoreError
 from tests.conftest import Database
-from tests.mongods import mongod_with_users, old_server
+from tests.mongods import PASSWORD, old_server
 from tests.site import Catalogue, running_site
 from tests.site import RunningSite as Site
 from tests.test_crawl import as_stored
@@ -42,20 +42,12 @@ if TYPE_CHECKING:
 TIMES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at")
 LONG_AGO = datetime(2001, 2, 3, tzinfo=timezone.utc)
 MOST_BYTES = 16 * 1024 * 1024
-PASSWORD = "hunter2/p@ss:w%rd"
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with running_site(books=20) as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with the users `reader` and `writer` of the database "guarded"."""
-    with mongod_with_users(tmp_path_factory.mktemp("auth"), "guarded", PASSWORD) as host:
-        yield host
 
 
 @contextmanager
