@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import time
 from contextlib import contextmanager
@@ -63,22 +62,22 @@ async def _api(spider: BooksSpider, ask: Ask) -> str:
     url = api.index_url(spider.site, 0, 1)
     index = _answer(await ask(url, most_bytes))
     if not index["results"]:
-        raise Remark(f"{_shown(spider.site)} answers, but lists no book")
+        raise Remark(f"{spider.site} answers, but lists no book")
     try:
         listed = Book.from_api(index["results"][0])
         url = api.detail_url(spider.site, listed.id)
         book = Book.from_api(_answer(await ask(url, most_bytes)))
     except InvalidBook as error:
-        raise Trouble(f"{_shown(url)} holds no usable book: {error}") from None
+        raise Trouble(f"{url} holds no usable book: {error}") from None
     if book.id != listed.id:
-        raise Trouble(f"{_shown(url)} answers with book {book.id}: is SITE_URL right?")
+        raise Trouble(f"{url} answers with book {book.id}: is SITE_URL right?")
     count = api.site_count(index)
     books = "without a usable count of books" if count is None else f"with {count} books"
-    return f"{_shown(spider.site)} answers, {books}"
+    return f"{spider.site} answers, {books}"
 
 
 def _answer(response: TextResponse) -> dict[str, Any]:
-    url = _shown(response.url)
+    url = response.url
     if 300 <= response.status < 400:
         where = brief((response.headers.get("Location") or b"").decode("latin-1"))
         raise Trouble(f"{url} redirects to {where}: set SITE_URL to where the API is")
@@ -121,7 +120,7 @@ async def _robots(spider: BooksSpider, ask: Ask) -> str:
     rules = build_from_crawler(kind, spider.crawler, response.body)
     agent = spider.settings["ROBOTSTXT_USER_AGENT"] or _agent(spider)
     if not rules.allowed(api.index_url(spider.site, 0, 1), agent):
-        raise Trouble(f"{_shown(url)} forbids the API to {agent!r}: ask whoever runs the site")
+        raise Trouble(f"{url} forbids the API to {agent!r}: ask whoever runs the site")
     if response.status != 200:
         return f"there is none (status {response.status}): everything is allowed"
     if response.body.lstrip().startswith(b"<"):
@@ -139,18 +138,18 @@ async def _ask(
             async for chunk in response.content.iter_chunked(2**16):
                 body += chunk
                 if len(body) > most_bytes:
-                    raise Trouble(f"{_shown(url)} sends more than {most_bytes} bytes")
+                    raise Trouble(f"{url} sends more than {most_bytes} bytes")
             return TextResponse(url, response.status, dict(response.headers), body)
     except aiohttp.ClientConnectorCertificateError as error:
         refused: Any = error.certificate_error
         raise Trouble(
-            f"{_shown(url)}: its certificate is refused ({refused.verify_message}): check "
+            f"{url}: its certificate is refused ({refused.verify_message}): check "
             f"SITE_URL and the clock; SSL_CERT_FILE may name a CA of your own"
         ) from None
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
         way = "proxy" if proxy else "network"
         raise Trouble(
-            f"{_shown(url)} can't be reached ({_reason(error)}): check SITE_URL and the {way}"
+            f"{url} can't be reached ({_reason(error)}): check SITE_URL and the {way}"
         ) from None
 
 
@@ -178,11 +177,6 @@ def _proxy(site: str) -> str | None:
     """The environment's, as Scrapy's HttpProxyMiddleware chooses it."""
     parts = urlsplit(site)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
-def _shown(url: str) -> str:
-    """Without credentials."""
-    return re.sub(r"(?<=//)[^/]*@", "", url)
 
 
 async def mongodb(spider: BooksSpider, follow: Follow) -> None:

@@ -218,6 +218,13 @@ def test_wrong_arguments_end_at_once_with_one_line(
     assert site.stats()["requests"] == site.stats()["other"] == 0
 
 
+def test_a_site_s_password_is_refused_and_not_quoted(database: Database) -> None:
+    crawl = database.crawl("http://me:hunter2@127.0.0.1:1")
+    assert crawl.exitcode == 2
+    assert "SITE_URL: leave user and password out" in crawl.log
+    assert "hunter2" not in crawl.log
+
+
 def test_wrong_arguments_stand_in_the_log_file_too(
     site: Site, database: Database, tmp_path: Path
 ) -> None:

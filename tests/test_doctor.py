@@ -143,7 +143,7 @@ def test_with_everything_down_it_ends_in_time_and_tells_no_secret(tmp_path: Path
     (tmp_path / "sitecustomize.py").write_text(RESOLVER)
     with silent() as quiet, swallowing() as lost:
         environment = {
-            "SITE_URL": f"http://me:hunter2@{quiet}",
+            "SITE_URL": f"http://{quiet}",
             "MONGO_URI": f"mongodb://me:hunter2@{lost}/?serverSelectionTimeoutMS=60000",
             "REDIS_URL": "redis://:hunter2@lost.test",
             "CRAWL_ID": "a",

@@ -73,6 +73,8 @@ class BooksSpider(Spider):
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
         spider = super().from_crawler(crawler, *args, **kwargs)
         spider.site = str(crawler.settings["SITE_URL"]).rstrip("/")
+        if "@" in spider.site:
+            raise UsageError("SITE_URL: leave user and password out, logs would show them")
         parts = urlsplit(spider.site)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise UsageError(f"SITE_URL={brief(spider.site)}: use http(s)://host")
