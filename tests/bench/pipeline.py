@@ -28,7 +28,8 @@ def catalogue(books: int) -> list[Book]:
 def through_pipeline(uri: str, database: str, books: list[Book], in_flight: int) -> float:
     """Books a second through `MongoPipeline.process_item`."""
     settings = {"MONGO_URI": uri, "MONGO_DATABASE": database, "MONGO_RETRY_SECONDS": 0}
-    crawler = get_crawler(settings_dict={"MONGO_COLLECTION": "books", **settings})
+    settings |= {"MONGO_COLLECTION": "books", "STATS_CLASS": "spa5.stats.Stats"}
+    crawler = get_crawler(settings_dict=settings)
 
     async def run() -> float:
         pipeline = MongoPipeline.from_crawler(crawler)
