@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scrapy.utils.project import get_project_settings
 
+from spa5 import api
+from spa5.doctor import spider_of
 from tests.crawls import ROOT, run
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -216,6 +219,15 @@ def test_wrong_arguments_end_at_once_with_one_line(
     assert name in crawl.log
     assert repr(value) in crawl.log or "no spider argument" in crawl.log or name == "ids"
     assert site.stats()["requests"] == site.stats()["other"] == 0
+
+
+def test_a_site_with_a_name_of_other_letters_is_asked_by_its_ascii_name() -> None:
+    settings = get_project_settings()
+    settings.set("SITE_URL", "https://bücher.example/", priority="cmdline")
+    spider = spider_of(settings)
+    assert spider.detail_request("1", {}).url == "https://xn--bcher-kva.example/api/book/1/"
+    assert spider.index_request(0, 1).url.startswith("https://xn--bcher-kva.example/api/book/?")
+    assert api.is_api(spider.site, spider.detail_request("1", {}).url)
 
 
 def test_a_site_s_password_is_refused_and_not_quoted(database: Database) -> None:

@@ -11,6 +11,7 @@ from itemadapter import ItemAdapter
 from scrapy import Request, Spider, signals
 from scrapy.exceptions import UsageError
 from scrapy.spidermiddlewares.httperror import HttpError
+from w3lib.url import safe_url_string
 
 from spa5 import api
 from spa5.items import Book, InvalidBook, book_id, brief
@@ -78,6 +79,7 @@ class BooksSpider(Spider):
         parts = urlsplit(spider.site)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise UsageError(f"SITE_URL={brief(spider.site)}: use http(s)://host")
+        spider.site = safe_url_string(spider.site)  # once, for all details
         spider.allowed_domains = [parts.hostname]
         spider.reserve = crawler.settings.getint("CONCURRENT_REQUESTS")
         for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS"):
@@ -160,7 +162,7 @@ class BooksSpider(Spider):
             api.detail_url(self.site, one),
             self.parse_detail,
             errback=self.detail_failed,
-            # The URL is made of digits only: Scrapy and aiohttp need not quote it each time.
+            # Behind the site it is digits only: Scrapy and aiohttp need not quote it each time.
             meta={"book_id": one, "listed": listed, "verbatim_url": True},
         )
 
