@@ -13,6 +13,7 @@ from scrapy.exceptions import CloseSpider
 
 from spa5.documents import now
 from spa5.items import Book
+from spa5.listing import DONE, Listing, Verdict, is_drift, judge
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from spa5.store import StoreError
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from spa5.crew import Crew
+    from spa5.walk import Walk
 
 logger = logging.getLogger(__name__)
+
+MOST_ASKED = 10_000  # ids in one question to MongoDB
+HOSTS_APART = timedelta(minutes=10)  # so much may the clocks of a shared crawl's hosts differ
 
 
 class SkipStored:
@@ -40,23 +45,25 @@ class SkipStored:
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
-        self.opened = now()
-        days = crawler.settings.getfloat("REFRESH_AFTER_DAYS")
-        self.stale_before = self.opened - timedelta(days=days) if days > 0 else None
+        self.fresh_for = timedelta(days=crawler.settings.getfloat("REFRESH_AFTER_DAYS"))
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler)
 
-    @property
-    def crawl_began(self) -> datetime:
-        crew = crew_of(self.crawler)
-        return crew.began if crew else self.opened
-
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in start:
-            async for output in self._drop_stored([request]):
+        details: list[Any] = []
+        async for output in start:
+            if _book_id(output):
+                details.append(output)
+            else:  # the walk waits for this page
                 yield output
+            if len(details) == MOST_ASKED:
+                async for detail in self._drop_stored(details):
+                    yield detail
+                details = []
+        async for detail in self._drop_stored(details):
+            yield detail
 
     async def process_spider_output(
         self, response: Response, result: AsyncIterator[Any]
@@ -70,16 +77,24 @@ class SkipStored:
                 yield output
 
     async def _drop_stored(self, outputs: list[Any]) -> AsyncIterator[Any]:
-        stored = await self._stored([one for output in outputs if (one := _book_id(output))])
+        spider = self.crawler.spider
+        if not isinstance(spider, BooksSpider):
+            for output in outputs:
+                yield output
+            return
+        due = spider.listing.meet([one for output in outputs if (one := _book_id(output))])
+        stored, waiting = await self._stored(due), set(due)
         for output in outputs:
             one = _book_id(output)
-            if one is None or stored is None:
+            if one is None:
                 yield output
-            elif self._needs_fetching(output.meta["listed"], stored.get(one)):
-                # A book that an earlier sweep asked for in vain is known to the duplicate filter.
-                output.dont_filter = self.stats.get_value("books/sweeps", 1) > 1
+            if one not in waiting:  # it is listed twice, or what became of it is known
+                continue
+            waiting.discard(one)
+            if stored is None or self._needs_fetching(output.meta["listed"], stored.get(one)):
                 yield output
-            elif not self._is_since(stored[one].get("listed_at"), self.crawl_began):
+            else:
+                spider.settle(one, DONE)
                 self.stats.inc_value("books/skipped")
 
     async def _stored(self, ids: list[str]) -> dict[str, dict[str, Any]] | None:
@@ -96,135 +111,116 @@ class SkipStored:
     def _needs_fetching(self, listed: dict[str, Any], stored: dict[str, Any] | None) -> bool:
         if stored is None:
             return True
-        crawled_at = stored.get("crawled_at")
-        if self._is_since(crawled_at, self.crawl_began):  # in an earlier sweep of this crawl
-            return False
         refresh = getattr(self.crawler.spider, "refresh", "changed")
         if refresh != "changed" or not listed:
             return bool(refresh != "missing")
-        if not isinstance(crawled_at, datetime) or (
-            self.stale_before and crawled_at < self.stale_before
-        ):
+        if self._is_stale(stored.get("crawled_at")):
             return True
-        book = Book.from_api({"id": "0", **listed})
-        return any(getattr(book, name) != stored.get(name) for name in listed)
+        unread: list[str] = []
+        book = Book.from_api({"id": "0", **listed}, unread)
+        names = listed.keys() - unread
+        return any(getattr(book, name) != stored.get(name) for name in names)
 
-    @staticmethod
-    def _is_since(moment: Any, since: datetime) -> bool:
-        return isinstance(moment, datetime) and moment >= since
+    def _is_stale(self, crawled_at: Any) -> bool:
+        """True for what is old, was not crawled by this project, or has a time ahead of now."""
+        if not isinstance(crawled_at, datetime):
+            return True
+        ahead = HOSTS_APART if getattr(self.crawler.spider, "crew", None) else timedelta(0)
+        age = now() - crawled_at
+        return bool(self.fresh_for) and not -ahead <= age <= self.fresh_for
 
 
 class Sweeps:
     """Repeats the spider's walk until every listed book is in the collection.
 
-    After each walk it compares what the site lists with what MongoDB holds. A crawl that is not
-    complete after MAX_SWEEPS walks, or that one more walk can't complete, ends as `incomplete`.
-    Without MongoPipeline there is one walk. Of a shared crawl's workers only the leader walks.
+    After each walk it asks MongoDB which of the listed ids it holds now, see `judge`. A crawl that
+    is not complete after MAX_SWEEPS walks, or that one more walk can't complete, ends as
+    `incomplete`; as `drift`, if more than DRIFT_SHARE of the catalogue of the last complete crawl
+    is gone. Without MongoPipeline there is one walk. Of a shared crawl's workers only the leader
+    walks.
     """
 
     # Counted anew in each sweep, for each meets the whole catalogue.
-    PER_SWEEP = ("books/listed", "books/vanished", "books/invalid")
-    COUNTED = (
-        *("books/failed", "books/index_failed", "spider_exceptions/count"),
-        *("robotstxt/forbidden", "mongo/rejected", "mongo/inserted"),
-    )
+    PER_SWEEP = ("books/listed", "books/invalid")
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
         self.most_sweeps = max(1, crawler.settings.getint("MAX_SWEEPS"))
-        self.crew: Crew | None = None
-        self.missing = 0
-        self.verdict: str | None = None  # finish reason
+        self.drift_share = crawler.settings.getfloat("DRIFT_SHARE")
+        self.verdict: Verdict | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        self.crew = crew_of(self.crawler)
-        if self.crew is None:
-            async for output in self._sweep(start):
+        spider = self.crawler.spider
+        if not isinstance(spider, BooksSpider):
+            async for output in start:
                 yield output
-        else:
-            async for output in self._share(self.crew):
-                yield output
-        if self.verdict == "incomplete":
-            raise CloseSpider(self.verdict)
+            return
+        walking = self._share(spider, spider.crew) if spider.crew else self._sweep(spider, start)
+        async for output in walking:
+            yield output
+        assert self.verdict
+        if self.verdict.reason != "finished":
+            raise CloseSpider(self.verdict.reason)
 
-    async def _share(self, crew: Crew) -> AsyncIterator[Any]:
+    async def _share(self, spider: BooksSpider, crew: Crew) -> AsyncIterator[Any]:
         """Walk while this worker leads, until the shared crawl has ended."""
         while crew.ended is None:
             if not crew.leading:
                 await crew.next_beat()
                 continue
-            assert self.crawler.spider
-            async for output in self._sweep(self.crawler.spider.start()):
+            spider.listing = Listing()
+            async for output in self._sweep(spider, spider.start()):
                 yield output
             if self.verdict:
                 expected = self.stats.get_value("books/expected", 0)
-                await crew.end(reason=self.verdict, expected=expected, missing=self.missing)
+                await crew.end(
+                    reason=self.verdict.reason, expected=expected, missing=self.verdict.missing
+                )
         if not self.verdict:
-            self.verdict = crew.ended["reason"]
-            logger.info("The shared crawl ended: %s", self.verdict)
-            for name in ("expected", "missing"):
-                self.stats.set_value(f"books/{name}", crew.ended[name])
+            self.verdict = Verdict(crew.ended["reason"], crew.ended["missing"], False, "")
+            logger.info("The shared crawl ended: %s", self.verdict.reason)
+            self.stats.set_value("books/expected", crew.ended["expected"])
+            self._count_missing(self.verdict)
 
-    async def _sweep(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _sweep(self, spider: BooksSpider, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Walk until there is a verdict, or until another worker leads."""
-        spider = self.crawler.spider
-        pipeline = self.crawler.get_item_pipeline(MongoPipeline)
+        walks: list[Walk] = []
         for sweep in range(1, self.most_sweeps + 1):
-            self._begin(sweep)
+            self._begin(sweep, spider)
+            if spider.ids is None:
+                walks.append(spider.walk)
             async for output in start:
-                if not self._leads:
+                if not self._leads(spider):
                     return
                 yield output
-            await self._idle()
-            if not self._leads:
+            await self._idle(spider)
+            if not self._leads(spider):
                 return
-            if pipeline is None or not isinstance(spider, BooksSpider):
-                self.verdict = "finished"
+            verdict = await self._judge(spider, walks)
+            if sweep == self.most_sweeps or not verdict.may_find_more:
+                await self._end(spider, walks, verdict)
                 return
-            await self._count_missing(pipeline, spider)
-            if sweep == self.most_sweeps or not self._worth_another(sweep, spider):
-                self._judge(spider)
-                return
-            logger.info("Sweep %d left %d books missing: walking again", sweep, self.missing)
+            logger.info("Sweep %d: %s. Walking again", sweep, verdict.line)
             start = spider.start()
 
-    @property
-    def _leads(self) -> bool:
-        return self.crew is None or (self.crew.leading and self.crew.ended is None)
-
-    def _begin(self, sweep: int) -> None:
-        self.began = now()
+    def _begin(self, sweep: int, spider: BooksSpider) -> None:
+        spider.begin_walk(sweep)
         self.stats.set_value("books/sweeps", sweep)
         for name in self.PER_SWEEP:
-            if not self._is_shared(name):
-                self.stats.set_value(name, 0)
-        self.before = {name: self._value(name) for name in self.COUNTED + self.PER_SWEEP}
+            self.stats.set_value(name, 0)
 
-    def _is_shared(self, name: str) -> bool:
-        """Whether all workers count it; only the leader asks for index pages."""
-        return self.crew is not None and name != "books/listed"
+    def _leads(self, spider: BooksSpider) -> bool:
+        return not spider.crew or (spider.crew.leading and spider.crew.ended is None)
 
-    def _value(self, name: str) -> int:
-        if self.crew and self._is_shared(name):
-            return self.crew.totals.get(name, 0)
-        return int(self.stats.get_value(name, 0))
-
-    def _gained(self, name: str) -> int:
-        return self._value(name) - self.before[name]
-
-    @property
-    def _failed(self) -> int:
-        return sum(map(self._gained, self.COUNTED[:3]))
-
-    async def _idle(self) -> None:
+    async def _idle(self, spider: BooksSpider) -> None:
         """Return when every request is answered and every book stored."""
-        if self.crew:
-            await self.crew.idle()
+        if spider.crew:
+            await spider.crew.idle()
             return
         engine = self.crawler.engine
         assert engine.scheduler is not None  # an empty one is false
@@ -236,57 +232,64 @@ class Sweeps:
         ):
             await self.crawler.signals.wait_for(signals.scheduler_empty)
 
-    async def _count_missing(self, pipeline: MongoPipeline, spider: BooksSpider) -> None:
-        """What the site lists, less what is gone, less what the collection holds of it."""
+    @property
+    def _pipeline(self) -> MongoPipeline | None:
+        return self.crawler.get_item_pipeline(MongoPipeline)
+
+    async def _judge(self, spider: BooksSpider, walks: list[Walk]) -> Verdict:
+        """Ask MongoDB which of the listed ids it holds now, and give the verdict."""
+        pipeline, listing = self._pipeline, spider.listing
+        if pipeline is None:
+            return Verdict("finished", None, False, "")
+        pipeline.drift.end_sweep()
+        listing.end_sweep(believes_gone=spider.accepts_drift)
         try:
-            if spider.ids is not None:
-                expected = len(spider.ids)
-                held = await pipeline.store.count(spider.ids)
-            else:
-                expected = self._expected(spider)
-                held = await pipeline.store.count_listed(self.began)
+            held = 0
+            for ids in listing.chunks(MOST_ASKED):
+                held += listing.check(ids, await pipeline.store.held(ids))
+            self.others = await pipeline.store.total() - held
+            before = await pipeline.store.last_complete(spider.name, spider.site)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
-        self.missing = max(0, expected - self._gained("books/vanished") - held)
-        self.stats.set_value("books/missing", self.missing)
+        drifted = is_drift(len(listing), before, self.drift_share) and not spider.accepts_drift
+        if drifted and spider.is_whole and not walks[-1].lost_pages:
+            return Verdict("drift", None, False, _shrunk(len(listing), before))
+        return judge(listing, walks, whole=spider.is_whole, others=self.others)
 
-    def _expected(self, spider: BooksSpider) -> int:
-        listed = int(self.stats.get_value("books/listed", 0))
-        count = self.stats.get_value("books/expected")
-        if spider.pages is not None:
-            return listed
-        if count != listed and not self._failed:
+    async def _end(self, spider: BooksSpider, walks: list[Walk], verdict: Verdict) -> None:
+        """Say how the crawl ended, and remember a complete one."""
+        self.verdict = verdict
+        self._count_missing(verdict)
+        if not spider.crew:
+            self.stats.set_value("books/vanished", spider.listing.gone)
+        if spider.is_whole and not walks[-1].lost_pages and walks[-1].count != walks[-1].listed:
+            count = "no" if walks[-1].count is None else walks[-1].count
             logger.warning(
-                "The site counts %s books, its index pages list %d", count or "no", listed
+                "The site counts %s books, its index pages list %d", count, walks[-1].listed
             )
-        return listed if count is None else int(count)
-
-    def _worth_another(self, sweep: int, spider: BooksSpider) -> bool:
-        """Whether one more walk could find something: not what is unusable each time."""
-        if self._failed > self._gained("robotstxt/forbidden") or spider.shrunk:
-            return True
-        hopeless = self._gained("books/invalid") + self._gained("mongo/rejected")
-        return self.missing > hopeless and (sweep == 1 or self._gained("mongo/inserted") > 0)
-
-    def _judge(self, spider: BooksSpider) -> None:
-        self.verdict = "incomplete" if self.missing or self._failed else "finished"
-        if self.verdict == "finished":
+        if verdict.reason != "finished":
+            logger.error("%s: %s. Run the crawl again", verdict.reason.capitalize(), verdict.line)
             return
-        lost = ", ".join(spider.lost) or "not known which"
-        logger.error(
-            "Incomplete: %d books are missing and %d requests failed in the last sweep (%s); "
-            "run the crawl again",
-            self.missing,
-            self._failed,
-            lost,
-        )
+        if verdict.line:
+            logger.warning("%s", verdict.line)
+        if spider.is_whole and self._pipeline:
+            if self.others:
+                self.stats.set_value("books/unlisted", self.others)
+                logger.info("%d stored books are not listed by %s", self.others, spider.site)
+            await self._pipeline.store.note_complete(spider.name, spider.site, len(spider.listing))
+
+    def _count_missing(self, verdict: Verdict) -> None:
+        if verdict.missing is not None:
+            self.stats.set_value("books/missing", verdict.missing)
 
 
 def _book_id(output: Any) -> str | None:
     return output.meta.get("book_id") if isinstance(output, Request) else None
 
 
-def crew_of(crawler: Crawler) -> Crew | None:
-    """The workers that share this crawl; None where it is one process's own."""
-    return getattr(crawler.engine.scheduler, "crew", None)
+def _shrunk(listed: int, before: int | None) -> str:
+    return (
+        f"the site lists {listed} books, the last complete crawl found {before}. If that is "
+        f"right, crawl again with -a accept=drift"
+    )

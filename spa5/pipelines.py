@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from itemadapter import ItemAdapter
 from scrapy.exceptions import CloseSpider, DropItem
 
-from spa5.documents import Document, Outcome, Rejected
+from spa5.documents import Document, HeldBack, Outcome, Rejected
+from spa5.drift import Drift, Drifted
 from spa5.groupcommit import GroupCommit
 from spa5.items import Book
+from spa5.listing import FAILED, HELD, REJECTED
 from spa5.store import BookStore, StoreError
 
 if TYPE_CHECKING:
@@ -23,16 +25,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class Dropped(DropItem):
+    """An item that is not stored; `outcome` is what `Listing` notes of it."""
+
+    def __init__(self, reason: str, outcome: str):
+        super().__init__(reason, log_level="DEBUG")  # the pipeline says why, once
+        self.outcome = outcome
+
+
 class MongoPipeline:
     """Upserts each item into MongoDB, and returns it when MongoDB has acknowledged it.
 
-    Items are dataclasses, dicts or Scrapy items with an `id`. Settings: MONGO_…, see BookStore.
+    Items are dataclasses, dicts or Scrapy items with an `id`. Settings: MONGO_…, see BookStore, and
+    DRIFT_SHARE.
     """
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
-        self.store = BookStore(crawler.settings, crawler.stats.inc_value)
+        self.drift = Drift(
+            crawler.settings.getfloat("DRIFT_SHARE"),
+            accepted=getattr(crawler.spider, "accepts_drift", False),
+            workers=self._workers,
+        )
+        self.store = BookStore(crawler.settings, crawler.stats.inc_value, self.drift.admit)
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
             self._write, size=lambda document: len(document.content)
@@ -61,26 +77,47 @@ class MongoPipeline:
         except (Rejected, RecursionError) as error:
             self.stats.inc_value("mongo/rejected")
             logger.warning("MongoDB can't hold %s: %s", _name(item), error)
-            raise DropItem(str(error), log_level="DEBUG") from None
+            raise Dropped(str(error), REJECTED) from None
+        except HeldBack as error:
+            self._say_held_back(item, error)
+            raise Dropped(str(error), HELD) from None
         except StoreError as error:
             self.give_up(error)
-            raise DropItem(str(error), log_level="DEBUG") from None
+            raise Dropped(str(error), FAILED) from None
+        except Drifted as error:
+            self.give_up(error, "drift")
+            raise Dropped(str(error), HELD) from None
         self.stats.inc_value(f"mongo/{outcome}")
         return item
 
-    def give_up(self, error: StoreError) -> None:
+    def give_up(self, error: Exception, reason: str = "mongo_unavailable") -> None:
         """End the crawl, once; what is not stored is fetched by the next one."""
         if self.closing is None:
             logger.error("%s", error)
             self.stats.set_value("mongo/unavailable", str(error))  # also when it ends anyway
-            closing = self.crawler.engine.close_spider_async(reason="mongo_unavailable")
+            closing = self.crawler.engine.close_spider_async(reason=reason)
             self.closing = asyncio.ensure_future(closing)
+
+    def _say_held_back(self, item: Any, error: HeldBack) -> None:
+        if self.stats.get_value("mongo/held_back") is None:
+            logger.warning(
+                "%s is held back until this sweep has ended, and so are further ones: %s",
+                _name(item),
+                error,
+            )
+        self.stats.inc_value("mongo/held_back")
+
+    def _workers(self) -> int:
+        crew = getattr(self.crawler.spider, "crew", None)
+        return crew.workers if crew else 1
 
     async def close_spider(self) -> None:
         await self.commit.drain()
         await self.store.close()
 
     async def _write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
+        if self.drift.found:
+            raise self.drift.found
         self.stats.inc_value("mongo/batches")
         return await self.store.write(documents)
 

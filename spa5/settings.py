@@ -70,6 +70,9 @@ SPIDER_MIDDLEWARES = {
 }
 REFRESH_AFTER_DAYS = environ.get("REFRESH_AFTER_DAYS", 7)
 MAX_SWEEPS = environ.get("MAX_SWEEPS", 3)
+DRIFT_SHARE = environ.get("DRIFT_SHARE", 0.5)
+# The spider's `Listing` knows what was asked for.
+DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"
 
 # A check for authors of callbacks, which reads their source anew for every tenth response.
 WARN_ON_GENERATOR_RETURN_VALUE = False

@@ -327,6 +327,10 @@ class Site:
         self.stats = Stats()
         self.settings: dict[str, Any] = {"latency": latency, "cap": cap, "count": TRUTH}
         self.settings |= {"insert_every": 0, "insert_most": None}
+        # Ids that are listed twice; pages (by offset) that are empty; neighbours change places for
+        # each request; fields under another name, and fields that are null, of every book.
+        self.settings |= {"repeat": [], "empty": [], "swap": False, "rename": {}, "blank": []}
+        self._random = Random(1)
         self._grown = 0
         self._vanished: set[str] = set()
         self._overrides: dict[str, Override] = {}
@@ -385,7 +389,7 @@ class Site:
         if body is None:
             if book_id not in self.catalogue or book_id in self._vanished:
                 return _reply(b'{"detail": "Not found."}', 404)
-            body = _dump(self.catalogue.detail(book_id))
+            body = _dump(self._dress(self.catalogue.detail(book_id)))
             if len(self._details) < MOST_DETAILS:
                 self._details[book_id] = body
         return _reply(body)
@@ -399,16 +403,35 @@ class Site:
         body = self._pages.get(page)
         if body is None:
             body = self._page(*page)
-            if len(self._pages) < MOST_PAGES:
+            if len(self._pages) < MOST_PAGES and not self.settings["swap"]:
                 self._pages[page] = body
         self._grow()
         return _reply(body)
 
     def _page(self, limit: int, offset: int) -> bytes:
-        ids = self.catalogue.ids[offset : offset + limit]
+        listed = self._order()
+        ids = [] if offset in self.settings["empty"] else listed[offset : offset + limit]
         count = self.settings["count"]
-        count = len(self.catalogue.ids) if count is TRUTH else count
-        return _dump({"count": count, "results": [self.catalogue.summary(i) for i in ids]})
+        count = len(listed) if count is TRUTH else count
+        summaries = [self._dress(self.catalogue.summary(i)) for i in ids]
+        return _dump({"count": count, "results": summaries})
+
+    def _order(self) -> list[str]:
+        if not (self.settings["repeat"] or self.settings["swap"]):
+            return self.catalogue.ids
+        listed = sorted([*self.catalogue.ids, *self.settings["repeat"]], reverse=True)
+        if self.settings["swap"]:
+            for left in range(0, len(listed) - 1, 2):
+                if self._random.random() < 0.5:
+                    listed[left : left + 2] = listed[left + 1], listed[left]
+        return listed
+
+    def _dress(self, book: Book) -> Book:
+        names, blank = self.settings["rename"], self.settings["blank"]
+        if not (names or blank):
+            return book
+        dressed = {names.get(name, name): value for name, value in book.items()}
+        return dressed | dict.fromkeys(set(blank) & dressed.keys())
 
     def _grow(self) -> None:
         """Put a book at the top after every n-th index request."""
@@ -456,6 +479,8 @@ class Site:
         known = [*self.settings, *actions, *by_book]
         if wrong := [name for name in options if name not in known]:
             raise ValueError(f"no such options: {wrong}; known: {known}")
+        if options.keys() & {"rename", "blank"}:
+            self._details.clear()
         for name, value in options.items():
             if name in self.settings:
                 self.settings[name] = value

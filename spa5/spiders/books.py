@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from itemadapter import ItemAdapter
 from scrapy import Request, Spider, signals
-from scrapy.exceptions import UsageError
+from scrapy.exceptions import IgnoreRequest, UsageError
 from scrapy.spidermiddlewares.httperror import HttpError
 from w3lib.url import safe_url_string
 
-from spa5 import api
+from spa5 import api, listing
 from spa5.items import Book, InvalidBook, book_id, brief
+from spa5.listing import Listing
+from spa5.walk import Page, Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from typing_extensions import Self
 
+    from spa5.crew import Crew
+
 REFRESH = ("changed", "missing", "all")
-# A walk ends when so many index pages held the same books as others before them.
-MOST_RECURRED = 50
 # What an index page says of a book besides its id.
 SUMMARY = ("name", "authors", "cover", "score")
 
@@ -36,9 +37,9 @@ class BooksSpider(Spider):
     """Asks for the catalogue's index pages, and for the detail of each book that they list.
 
     Arguments: `pages` (index pages at the most; all), `page_size` (books a page; 100), `refresh`
-    (which stored books to fetch again: `changed`, `missing` or `all`; `changed`) and `ids`
-    (comma-separated: just these books, no index). Settings: SITE_URL, CONCURRENT_REQUESTS,
-    REDIS_URL, CRAWL_ID.
+    (which stored books to fetch again: `changed`, `missing` or `all`; `changed`), `ids`
+    (comma-separated: just these books, no index) and `accept` (`drift`: what the site sends is
+    right). Settings: SITE_URL, CONCURRENT_REQUESTS, REDIS_URL, CRAWL_ID.
     """
 
     name = "books"
@@ -49,12 +50,14 @@ class BooksSpider(Spider):
         page_size: str = "100",
         refresh: str = "changed",
         ids: str | None = None,
+        accept: str | None = None,
         **others: Any,
     ):
         # scrapyd adds arguments of its own, `_job` for one.
         if unknown := sorted(name for name in others if not name.startswith("_")):
             raise UsageError(
-                f"no spider argument {unknown[0]!r}; there are pages, page_size, refresh and ids"
+                f"no spider argument {unknown[0]!r}; there are pages, page_size, refresh, ids and "
+                f"accept"
             )
         super().__init__(**others)
         self.pages = None if pages is None else _positive("pages", pages)
@@ -63,12 +66,17 @@ class BooksSpider(Spider):
             raise UsageError(f"refresh={brief(refresh)}: use one of {', '.join(REFRESH)}")
         self.refresh = refresh
         self.ids = None if ids is None else _ids(ids)
+        if accept not in (None, "drift"):
+            raise UsageError(f"accept={brief(accept)}: there is only accept=drift")
+        self.accepts_drift = accept == "drift"
         self.site = ""
         self.allowed_domains: list[str] = []
         self.answered = asyncio.Event()  # set by each answer
         self.reserve = 1  # requests: as many as may be in flight
         self.enqueued_before = 0  # requests, when the walk began
-        self._start_walk()
+        self.crew: Crew | None = None  # the workers that share this crawl
+        self.listing = Listing()
+        self.walk = Walk(self.page_size, self.pages)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
@@ -82,10 +90,10 @@ class BooksSpider(Spider):
         spider.site = safe_url_string(spider.site)  # once, for all details
         spider.allowed_domains = [parts.hostname]
         spider.reserve = crawler.settings.getint("CONCURRENT_REQUESTS")
-        for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS"):
+        for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS", "DRIFT_SHARE"):
             _check_number(name, crawler.settings[name])
+        crawler.signals.connect(spider.item_scraped, signals.item_scraped)
         crawler.signals.connect(spider.item_dropped, signals.item_dropped)
-        crawler.signals.connect(spider.request_dropped, signals.request_dropped)
         return spider
 
     @classmethod
@@ -104,17 +112,29 @@ class BooksSpider(Spider):
             for one in self.ids:
                 yield self.detail_request(one, {})
             return
-        self._start_walk()
+        walk = self.walk
         self.enqueued_before = self.crawler.stats.get_value("scheduler/enqueued", 0)
-        while self.pages_asked != self.pages:
-            if self.offset >= min(self.end, self.empty_from):
-                if not self.pages_open:
-                    return
-            elif self._lacks_requests():
-                yield self._next_page()
-                continue
-            self.answered.clear()
-            await self.answered.wait()
+        while not walk.is_over or walk.open:
+            if not self._lacks_requests() or not (page := walk.next_page()):
+                self.answered.clear()
+                await self.answered.wait()
+            else:
+                yield self.index_request(page)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the crawl is of the whole catalogue."""
+        return self.ids is None and self.pages is None
+
+    def begin_walk(self, sweep: int) -> None:
+        """Begin anew. What the sweeps before left unresolved is asked for again.
+
+        Each sweep asks for pages of another size: a site whose order is not stable lists other
+        entries at their ends.
+        """
+        self.listing.begin_sweep()
+        more = 0 if self.pages is not None or self.walk.lost_pages else sweep - 1
+        self.walk = Walk(self.page_size + more, self.pages)
 
     def _lacks_requests(self) -> bool:
         """Whether what waits, and what the pages asked for will add, is less than a reserve.
@@ -124,36 +144,17 @@ class BooksSpider(Spider):
         """
         scheduler: Any = self.crawler.engine.scheduler
         enqueued = self.crawler.stats.get_value("scheduler/enqueued", 0)
-        added = enqueued - self.enqueued_before - self.pages_asked
-        answered = self.pages_asked - self.pages_open
-        coming = self.pages_open * added / answered if answered else 0
+        added = enqueued - self.enqueued_before - self.walk.asked
+        answered = self.walk.asked - self.walk.open
+        coming = self.walk.open * added / answered if answered else 0
         return bool(len(scheduler) + coming < 2 * self.reserve)
 
-    def _start_walk(self) -> None:
-        self.offset = 0  # of the next page to ask for
-        self.step = self.page_size  # books a page; fewer where the site caps its pages
-        self.end: float = 1  # how far the catalogue is known to go; the first page tells more
-        self.empty_from = inf  # the lowest offset whose page was empty
-        self.pages_seen: set[int] = set()  # hashes of their ids
-        self.pages_recurred = 0  # as they may while the catalogue shifts; but not for ever
-        self.pages_asked = 0
-        self.pages_open = 0  # asked for and not yet answered
-        self.shrunk = False  # books were removed meanwhile: others may have slipped through
-        self.lost: list[str] = []  # ids of some of the books that could not be had
-
-    def _next_page(self) -> Request:
-        offset = self.offset
-        self.offset += self.step
-        return self.index_request(offset, self.step)
-
-    def index_request(self, offset: int, limit: int) -> Request:
-        self.pages_asked += 1
-        self.pages_open += 1
+    def index_request(self, page: Page) -> Request:
         return Request(
-            api.index_url(self.site, offset, limit),
+            api.index_url(self.site, page.offset, page.limit),
             self.parse_index,
             errback=self.index_failed,
-            dont_filter=True,  # a page is asked for again in each sweep
+            meta={"page": page, "walk": self.walk},
         )
 
     def detail_request(self, one: str, listed: dict[str, Any]) -> Request:
@@ -171,125 +172,119 @@ class BooksSpider(Spider):
 
         A list, for the walk waits for this page whatever becomes of the requests.
         """
+        self.answered.set()
+        page = self._page(response)
+        if page is None:
+            return []
         try:
-            return list(self._parse_index(response))
-        finally:
-            self._page_answered()
-
-    def _parse_index(self, response: Response) -> Iterator[Request]:
-        try:
-            page = api.answer(response)
+            data = api.answer(response)
+            ids, listed = self._entries(response.url, data["results"])
         except api.Flaw as flaw:
-            self._index_lost(response.url, str(flaw))
-            return
-        listed = self._listed(response.url, page["results"])
-        if more := self._turn_page(response.url, page, hash(tuple(listed))):
-            yield more
-        for one, summary in listed.items():
-            yield self.detail_request(one, summary)
+            self._index_lost(page, response.url, str(flaw))
+            return []
+        except BaseException:
+            self.walk.lose(page)
+            raise
+        self.count("books/listed", len(ids))
+        rest = self.walk.answered(page, ids, api.site_count(data))
+        if self.walk.count is not None:
+            self.crawler.stats.set_value("books/expected", self.walk.count)
+        more = [self.index_request(rest)] if rest else []
+        return more + [self.detail_request(one, summary) for one, summary in listed.items()]
 
-    def _listed(self, url: str, results: list[Any]) -> dict[str, dict[str, Any]]:
-        """By id, what a page says of its books."""
+    def _page(self, response: Response) -> Page | None:
+        """The page that was asked for; None where another walk than this asked for it."""
+        if "page" not in response.meta:  # in the shell
+            self.walk.open += 1
+            return Page(*api.index_position(response.url))
+        return self._page_of(response.meta)
+
+    def _page_of(self, meta: dict[str, Any]) -> Page | None:
+        page: Page = meta["page"]
+        return page if meta["walk"] is self.walk else None
+
+    def _entries(
+        self, url: str, results: list[Any]
+    ) -> tuple[list[str | None], dict[str, dict[str, Any]]]:
+        """The ids in their order, None for unusable ones; and, by id, what the page says of it."""
+        ids: list[str | None] = []
         listed = {}
-        self.count("books/listed", len(results))
         for result in results:
             try:
                 one = book_id(result.get("id") if isinstance(result, dict) else None)
             except InvalidBook as error:
-                self._invalid(url, error)
+                self.count("books/invalid")
+                self.logger.warning("%s lists no usable book: %s", url, error)
+                ids.append(None)
             else:
                 listed[one] = {name: result.get(name) for name in SUMMARY}
-        return listed
-
-    def _turn_page(self, url: str, page: dict[str, Any], seen: int) -> Request | None:
-        """Learn where the next pages are: the next offset follows from what this page held.
-
-        The first page shows whether the site caps its pages; what a later page is short of is
-        asked for again at once. A count that is unusable or less than what the pages hold is not
-        believed: then each page leads to the next until one is empty.
-        """
-        offset, limit = api.index_position(url)
-        held, count = len(page["results"]), api.site_count(page)
-        after = offset + held
-        if count is not None:
-            self.shrunk |= count < self.crawler.stats.get_value("books/expected", 0)
-            self.crawler.stats.set_value("books/expected", count)
-        self.pages_recurred += seen in self.pages_seen
-        if not held or self.pages_recurred > MOST_RECURRED:
-            self.empty_from = min(offset, self.empty_from)
-            return None
-        self.pages_seen.add(seen)
-        self.end = max(self.end, after + 1 if count is None or count < after else count)
-        if held >= limit or after >= self.end:
-            return None
-        if offset == 0:
-            self.offset = self.step = held
-            return None
-        return None if self.pages_asked == self.pages else self.index_request(after, limit - held)
+                ids.append(one)
+        return ids, listed
 
     def parse_detail(self, response: Response) -> Iterator[Book]:
         """Yield the book that a detail holds, if it is the one that was asked for."""
         self.answered.set()
         errors: list[str] = []
+        asked = response.meta.get("book_id") or api.asked_id(response.url)
         try:
             book = Book.from_api(api.answer(response), errors)
-            asked = response.meta.get("book_id") or api.asked_id(response.url)
             if book.id != asked:
                 raise InvalidBook(f"it answers with book {book.id}")
         except api.Flaw as flaw:
-            self._detail_lost(response.url, str(flaw))
+            self._detail_lost(asked, response.url, str(flaw))
             return
         except InvalidBook as error:
-            self._invalid(response.url, error)
+            self.count("books/invalid")
+            self.logger.warning("%s holds no usable book: %s", response.url, error)
+            self.settle(asked, listing.INVALID, str(error))
             return
         if errors:
             self._field_errors(response.url, errors)
         yield book
 
     def index_failed(self, failure: Failure) -> None:
-        self._page_answered()
-        self._index_lost(_url(failure), _reason(failure))
+        self.answered.set()
+        if page := self._page_of(_request(failure).meta):
+            hopeless = _is_forbidden(failure)
+            self._index_lost(page, _request(failure).url, _reason(failure), hopeless=hopeless)
 
     def detail_failed(self, failure: Failure) -> None:
         self.answered.set()
+        request = _request(failure)
+        one = request.meta["book_id"]
         if isinstance(failure.value, HttpError) and failure.value.response.status == 404:
             self.count("books/vanished")
-            self.logger.info("%s is listed, but gone (404)", _url(failure))
+            self.logger.info("%s is listed, but gone (404)", request.url)
+            self.settle(one, listing.GONE)
         else:
-            self._detail_lost(_url(failure), _reason(failure))
+            outcome = listing.FORBIDDEN if _is_forbidden(failure) else listing.FAILED
+            self._detail_lost(one, request.url, _reason(failure), outcome)
 
-    def _page_answered(self) -> None:
-        self.pages_open -= 1
-        self.answered.set()
+    def settle(self, one: Any, outcome: str, reason: str = "") -> None:
+        """Note what became of a listed id, see `Listing`."""
+        if self.crew:
+            self.crew.tell(str(one), outcome, reason)
+        else:
+            self.listing.settle(str(one), outcome, reason)
 
-    def _index_lost(self, url: str, reason: str) -> None:
+    def item_scraped(self, item: Any) -> None:
+        self.settle(ItemAdapter(item).get("id"), listing.DONE)
+
+    def item_dropped(self, item: Any, exception: BaseException) -> None:
+        outcome = getattr(exception, "outcome", listing.REJECTED)
+        self.settle(ItemAdapter(item).get("id"), outcome, str(exception))
+
+    def _index_lost(self, page: Page, url: str, reason: str, *, hopeless: bool = False) -> None:
         self.count("books/index_failed")
         self.logger.error("%s failed: %s", url, reason)
+        self.walk.lose(page, hopeless=hopeless)
 
-    def _detail_lost(self, url: str, reason: str) -> None:
+    def _detail_lost(
+        self, one: str | None, url: str, reason: str, outcome: str = listing.FAILED
+    ) -> None:
         self.count("books/failed")
-        self._lose(api.asked_id(url))
         self.logger.error("%s failed: %s", url, reason)
-
-    def _invalid(self, url: str, reason: InvalidBook) -> None:
-        self.count("books/invalid")
-        self._lose(api.asked_id(url))
-        self.logger.warning("%s holds no usable book: %s", url, reason)
-
-    def item_dropped(self, item: Any) -> None:
-        self._lose(ItemAdapter(item).get("id"))
-
-    def request_dropped(self, request: Request) -> None:
-        """The duplicate filter drops books that are listed twice, rightly; and silently also
-        those whose detail redirects to one that was asked for.
-        """
-        if "redirect_times" in request.meta:
-            asked = api.detail_url(self.site, request.meta["book_id"])
-            self._detail_lost(asked, f"it redirects to {request.url}, which was asked for")
-
-    def _lose(self, one: str | None) -> None:
-        if one and len(self.lost) < 20 and one not in self.lost:
-            self.lost.append(one)
+        self.settle(one, outcome, reason)
 
     def _field_errors(self, url: str, errors: list[str]) -> None:
         if self.crawler.stats.get_value("books/field_errors") is None:
@@ -330,8 +325,14 @@ def _ids(value: str) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def _url(failure: Failure) -> str:
-    return str(failure.request.url)  # type: ignore[attr-defined]  # set by Scrapy's scraper
+def _request(failure: Failure) -> Request:
+    request: Request = failure.request  # type: ignore[attr-defined]  # set by Scrapy's scraper
+    return request
+
+
+def _is_forbidden(failure: Failure) -> bool:
+    """True if robots.txt forbids the URL, as it will the next time."""
+    return isinstance(failure.value, IgnoreRequest) and "robots.txt" in str(failure.value)
 
 
 def _reason(failure: Failure) -> str:

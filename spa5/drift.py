@@ -1,0 +1,78 @@
+"""Drift: keeps a site that changed for everybody from emptying a field of all that is stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MOST_EMPTIED = 20  # documents that may lose one field before the share is known
+LEAST_UPDATES = 20  # before a share means something
+
+
+class Drifted(Exception):
+    """The site would empty a field of too many items: one line for people."""
+
+
+class Drift:
+    """Judges updates of stored documents by the fields that they would empty.
+
+    When among at least 20 updates more than `share` empty the same field, that is drift: `admit`
+    raises, from then on for every update. Before, 20 documents may lose a field in all workers of
+    a crawl together; further ones are held back until a sweep has shown that their share is low.
+    """
+
+    def __init__(self, share: float, *, accepted: bool, workers: Callable[[], int] = lambda: 1):
+        self._share = share
+        self._accepted = accepted
+        self._workers = workers
+        self._updates = 0
+        self._would: Counter[str] = Counter()  # updates that would empty the field
+        self._did: Counter[str] = Counter()  # documents that lost it
+        self._trusted: set[str] = set()
+        self.found: Drifted | None = None
+
+    def admit(self, item_id: str, emptied: Iterable[str]) -> str | None:
+        """Count an update. Return the field because of which it is held back, None: write it."""
+        if self._accepted:
+            return None
+        if self.found:
+            raise self.found
+        self._updates += 1
+        emptied = list(emptied)
+        self._would.update(emptied)
+        for field in emptied:
+            if self._updates >= LEAST_UPDATES and not self._is_rare(field):
+                self.found = Drifted(self._line(field, item_id))
+                raise self.found
+        most = max(1, MOST_EMPTIED // self._workers())
+        for field in emptied:
+            if field not in self._trusted and self._did[field] >= most:
+                return field
+        self._did.update(emptied)
+        return None
+
+    def end_sweep(self) -> None:
+        """Trust what the updates of a whole sweep have shown to be rare."""
+        self._trusted.update(filter(self._is_rare, self._would))
+
+    def _is_rare(self, field: str) -> bool:
+        return self._would[field] <= self._share * self._updates
+
+    def _line(self, field: str, item_id: str) -> str:
+        return (
+            f"Drift: {self._would[field]} of {self._updates} updates would empty {field!r} "
+            f"(for example that of {item_id}). Nothing more is written. If the site is right, "
+            f"crawl again with -a accept=drift"
+        )
+
+
+def is_empty(value: Any) -> bool:
+    """True for null, blank text, and a list or an object without anything else in it."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, list):
+        return all(map(is_empty, value))
+    return value is None or value == {}
