@@ -1,4 +1,4 @@
-"""Document: a book ready to be written, and what becomes of a batch of them."""
+"""Document: a book ready to be written, and how it is written over what is stored."""
 
 from __future__ import annotations
 
@@ -25,10 +25,6 @@ MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 
 class Rejected(Exception):
     """One book that BSON or MongoDB refuses; its neighbours are not concerned."""
-
-    def __init__(self, reason: str, *, is_duplicate: bool = False):
-        super().__init__(reason)
-        self.is_duplicate = is_duplicate  # its id is in the collection already
 
 
 class Document(NamedTuple):
@@ -76,14 +72,16 @@ class Document(NamedTuple):
             or bson.encode({name: own[name]}) != bson.encode({name: stored[name]})
         ]
 
-    def as_new(self, moment: datetime) -> RawBSONDocument:
-        """The whole document, to be inserted."""
-        ids = bson.encode({"_id": self.oid, "id": self.id})
-        return _joined(ids, self.content, bson.encode(dict.fromkeys(_TIMES, moment)))
+    def as_new(self, moment: datetime) -> Update:
+        """The update that inserts it, and leaves a stored one as it is."""
+        own_id = bson.encode({"_id": self.oid})
+        times = bson.encode(dict.fromkeys(_TIMES, moment))
+        change = {"$setOnInsert": _joined(own_id, self.content, times)}
+        return Update(self.id, change, upsert=True)
 
 
 class Update(NamedTuple):
-    """One book's update_one: `change` as an upsert, or of what is stored alone."""
+    """One book's update_one: what inserts it as new, or what changes the stored one."""
 
     id: str
     change: dict[str, Any]
@@ -91,34 +89,20 @@ class Update(NamedTuple):
 
 
 def plan(
-    documents: list[Document], stored: dict[str, dict[str, Any]], moment: datetime
-) -> tuple[list[Outcome], list[Update]]:
-    """Each document's outcome, and one update for each id, given what is stored of these ids.
+    document: Document, stored: dict[str, Any] | None, moment: datetime
+) -> tuple[Outcome, Update]:
+    """A document's outcome and its update, given what is stored of its id.
 
-    Of two with one id the last one wins. What is stored already is not written again: then only
-    the bookkeeping moves. One that is stored under its own `_id` was inserted by a try whose
-    answer was lost.
+    What is stored already is not written again: then only the bookkeeping moves. One that is
+    stored under its own `_id` was inserted by a try whose answer was lost.
     """
-    outcomes: list[Outcome] = []
-    latest: dict[str, Document] = {}
-    rewrite: set[str] = set()
-    for document in documents:
-        one = document.id
-        before, known = latest.get(one), stored.get(one)
-        if before is not None:
-            same = before.content == document.content
-        else:
-            same = known is not None and document.equals(known)
-        is_new = before is None and (known is None or known["_id"] == document.oid)
-        outcomes.append("inserted" if is_new else "unchanged" if same else "changed")
-        if not same or not isinstance((known or {}).get("changed_at"), datetime):
-            rewrite.add(one)
-        latest[one] = document
-    updates = [
-        _update(document, stored.get(one, {}), moment, content=one in rewrite)
-        for one, document in latest.items()
-    ]
-    return outcomes, updates
+    if stored is None:
+        return "inserted", document.as_new(moment)
+    same = document.equals(stored)
+    outcome: Outcome = "unchanged" if same else "changed"
+    if stored["_id"] == document.oid:
+        outcome = "inserted"
+    return outcome, _update(document, stored, moment, content=not same)
 
 
 def now() -> datetime:
@@ -127,17 +111,20 @@ def now() -> datetime:
 
 
 def _update(
-    document: Document, known: dict[str, Any], moment: datetime, *, content: bool
+    document: Document, stored: dict[str, Any], moment: datetime, *, content: bool
 ) -> Update:
-    moved = [*_TIMES[:2], *_TIMES[2:3] * content]
-    if not isinstance(known.get("first_crawled_at"), datetime):
-        moved.append("first_crawled_at")
+    moved = ["crawled_at", "listed_at"]
+    moved += [
+        name
+        for name in ("changed_at", "first_crawled_at")
+        if not isinstance(stored.get(name), datetime) or (content and name == "changed_at")
+    ]
     times = bson.encode(dict.fromkeys(moved, moment))
     change: dict[str, Any] = {"$set": RawBSONDocument(times)}
     if content:
         change["$set"] = _joined(document.content, times)
         change["$unset"] = dict.fromkeys(document.absent, "")
-    return Update(document.id, change, upsert=content)
+    return Update(document.id, change, upsert=False)
 
 
 def _joined(*documents: bytes) -> RawBSONDocument:

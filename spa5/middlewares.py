@@ -88,7 +88,7 @@ class SkipStored:
         if pipeline is None or not ids:
             return None if pipeline is None else {}
         try:
-            return await pipeline.store.see(ids)
+            return (await pipeline.store.see(ids)).stored
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
@@ -241,10 +241,11 @@ class Sweeps:
         try:
             if spider.ids is not None:
                 expected = len(spider.ids)
-                held = await pipeline.store.count(spider.ids)
+                held = len(await pipeline.store.held(spider.ids))
             else:
                 expected = self._expected(spider)
-                held = await pipeline.store.count_listed(self.began)
+                store, query = pipeline.store, {"listed_at": {"$gte": self.began}}
+                held = await store._persist(store._books.count_documents, query)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None

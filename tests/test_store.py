@@ -15,6 +15,7 @@ import attrs
 import bson
 import pytest
 import scrapy
+from bson import ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
@@ -121,7 +122,7 @@ def test_who_may_not_write_is_refused(site: Site, guarded: str, user: str) -> No
     writer = f"mongodb://writer:{quote_plus(PASSWORD)}@{guarded}/?authSource=admin"
     with MongoClient[dict[str, Any]](writer) as client:
         books = Database(writer, "guarded", client["guarded"]["books"])
-        with_store(books, lambda store: store.count([]))  # now the indexes need no making
+        with_store(books, lambda store: store.held([]))  # now the index needs no making
     uri = f"mongodb://{user}{guarded}/?authSource=admin"
     with refused(books, site, MONGO_URI=uri) as error:
         assert "not authorized" in error
@@ -220,11 +221,6 @@ def test_a_unique_index_on_id_under_another_name_is_good_enough(database: Databa
     assert write(database, {"id": "1"}) == ["inserted"]
     on_id = [name for name in database.books.index_information() if "id_1" in name]
     assert on_id == []
-
-
-def test_an_index_on_listed_at_with_other_options_is_good_enough(database: Database) -> None:
-    database.books.create_index("listed_at", sparse=True)
-    assert write(database, {"id": "1"}) == ["inserted"]
 
 
 # A batch
@@ -362,7 +358,7 @@ def test_a_document_that_lacks_only_its_bookkeeping_is_unchanged_and_gets_it(
 def test_strange_times_are_no_error(database: Database, time: Any, is_same: bool) -> None:
     strange = {"id": "1", **dict.fromkeys(TIMES, time), "name": "a", "published_at": time}
     database.books.insert_one(strange)
-    assert with_store(database, lambda store: store.see(["1"]))["1"]["name"] == "a"
+    assert with_store(database, lambda store: store.see(["1"])).stored["1"]["name"] == "a"
     database.books.update_one({}, {"$set": {"listed_at": time}})
     item = {name: strange[name] for name in ("id", "name", "published_at")}
     if not is_same:
@@ -381,7 +377,7 @@ def test_stored_text_that_is_not_utf_8_is_no_error(database: Database) -> None:
     raw = bson.encode({"id": "1", "name": "??"}).replace(b"??", b"\xff\xfe")
     database.books.insert_one(RawBSONDocument(raw))
     seen = with_store(database, lambda store: store.see(["1"]))
-    assert seen["1"]["name"] != "a"
+    assert seen.stored["1"]["name"] != "a"
     assert write(database, Book("1", name="a")) == ["changed"]
     assert database.stored()["1"]["name"] == "a"
 
@@ -442,8 +438,8 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
     known = Book("1", name="a", authors=["b"], cover="c", score=7.5)
     write(database, known, Book("2"), Book("3"))
     age(database)
-    seen = with_store(database, lambda store: store.see(["2", "1", "4"]))
-    assert sorted(seen) == ["1", "2"]
+    seen, refused = with_store(database, lambda store: store.see(["2", "1", "4"]))
+    assert (sorted(seen), refused) == (["1", "2"], {})
     for name in ("id", "name", "authors", "cover", "score"):
         assert seen["1"][name] == vars(known)[name]
     assert (seen["1"]["crawled_at"], seen["1"]["listed_at"]) == (LONG_AGO, LONG_AGO)
@@ -453,20 +449,157 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
         "2": {"listed_at"},
         "3": set(),
     }
-    seen = with_store(database, lambda store: store.see(["1"]))
+    seen, _ = with_store(database, lambda store: store.see(["1"]))
     assert seen["1"]["listed_at"] == stored["1"]["listed_at"]
-    assert with_store(database, lambda store: store.see([])) == {}
+    assert with_store(database, lambda store: store.see([])) == ({}, {})
 
 
-def test_books_are_counted_by_id_and_by_when_they_were_listed(database: Database) -> None:
-    write(database, *map(Book, "12345"))
+def test_a_book_whose_listing_mongodb_refuses_costs_its_neighbours_nothing(
+    database: Database,
+) -> None:
+    """The validator came later, and takes no writes to what it would not let in."""
+    write(database, *(Book(one, name="a") for one in "1234"), Book("5"), Book("6"))
     age(database)
-    seen = with_store(database, lambda store: store.see(["1", "2", "9"]))
-    now = database.stored()["1"]["listed_at"]
-    assert len(seen) == 2
-    assert with_store(database, lambda store: store.count(["1", "5", "9"])) == 2
-    assert with_store(database, lambda store: store.count_listed(LONG_AGO)) == 5
-    assert with_store(database, lambda store: store.count_listed(now)) == 2
+    database.books.database.command(
+        "collMod", "books", validator={"name": {"$type": "string"}}, validationLevel="strict"
+    )
+    seen, refused = with_store(database, lambda store: store.see(["5", "1", "6", "2", "9", "3"]))
+    assert sorted(seen) == ["1", "2", "3", "5", "6"]
+    assert sorted(refused) == ["5", "6"]
+    assert "validation" in refused["5"]
+    stored = database.stored()
+    assert [one for one in sorted(stored) if moved(stored[one])] == ["1", "2", "3"]
+
+
+def test_of_any_number_of_ids_the_stored_ones_are_told(database: Database) -> None:
+    write(database, Book("7"), Book("19999"), Book("20001"))
+    database.books.insert_one({"id": 8})
+    ids = [str(number) for number in range(25_000)]
+
+    async def ask(store: BookStore) -> tuple[Any, ...]:
+        await store.see(ids)
+        return await store.held(iter(ids)), await store.get(ids), await store.total()
+
+    held, stored, total = with_store(database, ask)
+    assert held == stored.keys() == {"7", "19999", "20001"}
+    assert all(isinstance(book["listed_at"], datetime) for book in stored.values())
+    assert total == 4
+    assert with_store(database, lambda store: store.held([])) == set()
+
+
+def test_which_books_are_held_is_read_from_the_index_alone(database: Database) -> None:
+    write(database, *map(Book, "123"))
+    database.books.database.command("profile", 2)
+    with_store(database, lambda store: store.held(["1", "2", "9"]))
+    database.books.database.command("profile", 0)
+    (query,) = database.books.database["system.profile"].find({"op": "query"})
+    assert (query["docsExamined"], query["nreturned"]) == (0, 2)
+
+
+# What others do to the collection meanwhile
+
+
+def test_without_its_unique_index_nothing_is_written_before_it_is_there_again(
+    database: Database,
+) -> None:
+    """Two that store the same books, while the collection is dropped under their hands."""
+
+    async def main() -> None:
+        async with opened(database) as one, opened(database) as other:
+            for number in range(1, 4):
+                documents = [Document.from_item({"id": str(n), "name": "a"}) for n in range(200)]
+                again = [document._replace(oid=ObjectId()) for document in documents]
+                results = await asyncio.gather(one.write(documents), other.write(again))
+                assert {type(outcome) for half in results for outcome in half} == {str}
+                assert database.books.count_documents({}) == 200
+                assert has_unique_index(database)
+                drop = (database.books.drop_indexes, database.books.drop)[number % 2]
+                drop()
+            assert (await one.see(["1"])).stored == {}
+            assert await other.held(["1", "2"]) == set()
+
+    asyncio.run(main())
+
+
+def has_unique_index(database: Database) -> bool:
+    indexes = database.books.index_information().values()
+    return [index["key"] for index in indexes if index.get("unique")] == [[("id", 1)]]
+
+
+@pytest.mark.parametrize("lost", ["index", "collection"])
+@pytest.mark.parametrize("work", ["write", "see", "held"])
+def test_whatever_comes_first_makes_a_lost_index_again(
+    database: Database, lost: str, work: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(database, Book("1"), Book("2", name="b"))
+
+    async def main(store: BookStore) -> None:
+        database.books.drop_indexes()
+        if lost == "collection":
+            database.books.drop()
+            database.books.database.create_collection("books")
+        if work == "write":
+            await store.write([Document.from_item(vars(Book("2")))])
+        else:
+            await getattr(store, work)(["1", "2"])
+
+    with_store(database, main)
+    assert has_unique_index(database)
+    (warning,) = caplog.records
+    assert "has lost its unique index on id" in warning.getMessage()
+
+
+def test_copies_that_came_while_the_index_was_gone_are_named(database: Database) -> None:
+    async def main(store: BookStore) -> None:
+        database.books.drop_indexes()
+        database.books.insert_many([{"id": "7"}, {"id": "7"}])
+        with pytest.raises(StoreError, match="holds books twice"):
+            await store.write([Document.from_item(vars(Book("1")))])
+
+    write(database, Book("2"))
+    with_store(database, main)
+    assert sorted(book["id"] for book in database.books.find()) == ["2", "7", "7"]
+
+
+@pytest.mark.parametrize("change", ["same", "other"])
+def test_a_book_that_is_deleted_between_query_and_write_is_stored_all_the_same(
+    database: Database, change: str
+) -> None:
+    books = [Book(one, name="a") for one in "123"]
+    write(database, *books)
+    if change == "other":
+        for book in books:
+            book.name = "b"
+    outcomes = with_store(database, lambda store: write_late(store, database, "2", books))
+    kept = "changed" if change == "other" else "unchanged"
+    assert outcomes == [kept, "inserted", kept]
+    stored = database.stored()
+    assert [stored[one]["name"] for one in "123"] == [book.name for book in books]
+    assert all(isinstance(stored["2"][name], datetime) for name in TIMES)
+
+
+async def write_late(
+    store: BookStore, database: Database, deleted: str, books: list[Book]
+) -> list[Any]:
+    """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
+    get = store.get
+
+    async def get_and_delete(ids: Any) -> dict[str, dict[str, Any]]:
+        store.get = get  # type: ignore[method-assign]
+        stored = await get(ids)
+        database.books.delete_one({"id": deleted})
+        return stored
+
+    store.get = get_and_delete  # type: ignore[method-assign]
+    return list(await store.write([Document.from_item(vars(book)) for book in books]))
+
+
+def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(
+    database: Database,
+) -> None:
+    """A list that holds the id is met by whatever asks for that id."""
+    database.books.insert_one({"id": ["1", "x"]})
+    assert write(database, Book("1"), Book("2"), Book("3")) == [Rejected, "inserted", "inserted"]
 
 
 # The pipeline
