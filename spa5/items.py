@@ -19,6 +19,8 @@ _INT64 = 1 << 63
 _MOST_LEVELS = 90
 # Inside a document these names make a DBRef, which MongoDB checks and drivers decode as such.
 _DBREF_NAMES = {"$ref", "$id", "$db"}
+# What an index page says of a book besides its id: SkipStored compares it with what is stored.
+LISTED = ("name", "authors", "cover", "score")
 
 
 class InvalidBook(ValueError):

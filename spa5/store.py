@@ -28,7 +28,7 @@ from pymongo.errors import (
 )
 
 from spa5.documents import Document, Outcome, Rejected, Update, now, plan
-from spa5.items import brief
+from spa5.items import LISTED, brief
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ _PASSING = {
     *(11600, 11602, 13388, 13435, 13436, 14031),
 }
 # What SkipStored decides by.
-_SEEN = dict.fromkeys(("name", "authors", "cover", "score", "crawled_at", "listed_at"), 1) | {
-    "id": 1
-}
+_SEEN = dict.fromkeys(("id", *LISTED, "crawled_at", "listed_at"), 1)
 _ID_ALONE = {"id": 1, "_id": 0}  # the index alone tells it
 _MOST_IDS = 10_000  # in a query
 _MOST_TRIES = 5  # to write what something else deletes or inserts at the same moment

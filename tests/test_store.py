@@ -21,12 +21,14 @@ from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from scrapy.exceptions import CloseSpider, DropItem
+from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
 from spa5.documents import Document, Rejected
-from spa5.items import Book
+from spa5.items import LISTED, Book
 from spa5.pipelines import MongoPipeline
+from spa5.spiders.books import BooksSpider
 from spa5.store import BookStore, StoreError
 from tests.conftest import Database
 from tests.mongods import PASSWORD, old_server
@@ -440,8 +442,7 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
     age(database)
     seen, refused = with_store(database, lambda store: store.see(["2", "1", "4"]))
     assert (sorted(seen), refused) == (["1", "2"], {})
-    for name in ("id", "name", "authors", "cover", "score"):
-        assert seen["1"][name] == vars(known)[name]
+    assert {name: seen["1"][name] for name in LISTED} == listed(known)
     assert (seen["1"]["crawled_at"], seen["1"]["listed_at"]) == (LONG_AGO, LONG_AGO)
     stored = database.stored()
     assert {one: moved(book) for one, book in stored.items()} == {
@@ -452,6 +453,16 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
     seen, _ = with_store(database, lambda store: store.see(["1"]))
     assert seen["1"]["listed_at"] == stored["1"]["listed_at"]
     assert with_store(database, lambda store: store.see([])) == ({}, {})
+
+
+def listed(book: Book) -> dict[str, Any]:
+    """What the spider takes of this book from an index page."""
+    settings = {"SITE_URL": "http://x", "MONGO_RETRY_SECONDS": 1, "REFRESH_AFTER_DAYS": 7}
+    spider = BooksSpider.from_crawler(get_crawler(BooksSpider, settings | {"MAX_SWEEPS": 1}))
+    page = {"count": 1, "results": [vars(book)]}
+    response = JsonResponse("http://x/api/book/?limit=1&offset=0", body=json.dumps(page).encode())
+    (request,) = spider.parse_index(response)
+    return dict(request.meta["listed"])
 
 
 def test_a_book_whose_listing_mongodb_refuses_costs_its_neighbours_nothing(

@@ -14,7 +14,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from w3lib.url import safe_url_string
 
 from spa5 import api
-from spa5.items import Book, InvalidBook, book_id, brief
+from spa5.items import LISTED, Book, InvalidBook, book_id, brief
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 REFRESH = ("changed", "missing", "all")
 # A walk ends when so many index pages held the same books as others before them.
 MOST_RECURRED = 50
-# What an index page says of a book besides its id.
-SUMMARY = ("name", "authors", "cover", "score")
 
 
 class BooksSpider(Spider):
@@ -198,7 +196,7 @@ class BooksSpider(Spider):
             except InvalidBook as error:
                 self._invalid(url, error)
             else:
-                listed[one] = {name: result.get(name) for name in SUMMARY}
+                listed[one] = {name: result.get(name) for name in LISTED}
         return listed
 
     def _turn_page(self, url: str, page: dict[str, Any], seen: int) -> Request | None:
