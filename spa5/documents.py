@@ -13,7 +13,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds
+from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds, unread
 
 Outcome = Literal["inserted", "changed", "unchanged"]
 
@@ -28,32 +28,33 @@ class Rejected(Exception):
 
 
 class Document(NamedTuple):
-    """A book ready to be written: its fields as one BSON document, encoded once."""
+    """A book ready to be written: its fields as BSON documents, encoded once."""
 
     id: str
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the fields in `content`
     content: bytes
+    unread: bytes  # the usable part of fields that could not be read: it replaces nothing
+    absent: frozenset[str]  # the fields of a Book that disappear, for this one lacks them
     oid: ObjectId  # its `_id` if it is new
 
     @classmethod
     def from_item(cls, item: dict[str, Any]) -> Document:
         """Encode an item's fields, an empty `extra` left out; `Rejected` where BSON refuses."""
         content = {name: value for name, value in item.items() if name != "extra" or value}
+        names = unread(content.get("extra"))
         try:
             one = book_id(content.pop("id", None))
+            usable = bson.encode({name: content.pop(name) for name in names & content.keys()})
             encoded = bson.encode(content)
         except (BSONError, InvalidBook, OverflowError, RecursionError, ValueError) as error:
             raise Rejected(brief(str(error), 200)) from None
         if bad := [name for name in content.keys() - _FIELDS if not _is_field_name(name)]:
             raise Rejected(f"a field can't be called {brief(bad[0])}")
-        if len(encoded) > MOST_BYTES:
-            raise Rejected(f"{len(encoded)} bytes are more than MongoDB's 16 MB")
-        return cls(one, tuple(content), encoded, ObjectId())
-
-    @property
-    def absent(self) -> frozenset[str]:
-        """The fields of a Book that this one lacks, which thus disappear from the collection."""
-        return _FIELDS.difference(self.names)
+        size = len(encoded) + len(usable) - len(bson.encode({}))
+        if size > MOST_BYTES:
+            raise Rejected(f"{size} bytes are more than MongoDB's 16 MB")
+        absent = _FIELDS.difference(names, content)
+        return cls(one, tuple(content), encoded, usable, absent, ObjectId())
 
     def equals(self, stored: dict[str, Any]) -> bool:
         """Whether a stored document holds this content, to the byte."""
@@ -63,7 +64,10 @@ class Document(NamedTuple):
         return bson.encode(same) == self.content
 
     def differing(self, stored: dict[str, Any]) -> list[str]:
-        """The names of the fields that a stored document holds otherwise, lacks or has too many."""
+        """The names of fields that differ, are missing, or exist only in the stored document.
+
+        A field that could not be read is none of them.
+        """
         own = bson.decode(self.content, _AWARE)
         return [
             name
@@ -76,7 +80,7 @@ class Document(NamedTuple):
         """The update that inserts it, and leaves a stored one as it is."""
         own_id = bson.encode({"_id": self.oid})
         times = bson.encode(dict.fromkeys(_TIMES, moment))
-        change = {"$setOnInsert": _joined(own_id, self.content, times)}
+        change = {"$setOnInsert": _joined(own_id, self.content, self.unread, times)}
         return Update(self.id, change, upsert=True)
 
 

@@ -26,7 +26,7 @@ from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
 from spa5.documents import Document, Rejected
-from spa5.items import LISTED, Book
+from spa5.items import LISTED, Book, storable
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from spa5.store import BookStore, StoreError
@@ -403,6 +403,60 @@ def test_fields_that_an_item_no_longer_has_disappear_and_others_stay(database: D
         "my_notes": "mine",
     }
     assert write(database, Book("1", name="a")) == ["unchanged"]
+
+
+GOOD = {"id": "1", "score": 8.5, "authors": ["a"], "isbn": "978", "price": "1元"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"score": {"value": 9}},
+        {"authors": "b"},
+        {"authors": ["b", {}], "isbn": {}},
+        {"score": 1e999},
+    ],
+    ids=repr,
+)
+def test_what_can_not_be_read_never_replaces_what_is_stored(
+    database: Database, bad: dict[str, Any]
+) -> None:
+    good = Book.from_api(GOOD)
+    write(database, good)
+    before = without_times(database.stored()["1"])
+    flawed = Book.from_api(GOOD | bad | {"price": "2元"})
+    assert write(database, flawed) == ["changed"]
+    after = without_times(database.stored()["1"])
+    kept = after.pop("extra")
+    assert after == before | {"price": "2元"}
+    assert kept.keys() == bad.keys()
+    assert [kept[name] for name in bad if storable(bad[name])] == [
+        value for value in bad.values() if storable(value)
+    ]
+    assert write(database, flawed) == ["unchanged"]
+    read = Book.from_api(GOOD | {"score": 9, "authors": ["b"]})
+    assert write(database, read) == ["changed"]
+    after = without_times(database.stored()["1"])
+    assert after == {name: value for name, value in vars(read).items() if name != "extra"}
+
+
+def test_of_a_new_book_the_usable_part_of_what_can_not_be_read_is_stored(
+    database: Database,
+) -> None:
+    flawed = Book.from_api(GOOD | {"authors": ["b", {}], "score": "good"})
+    assert write(database, flawed, flawed) == ["inserted", "unchanged"]
+    stored = without_times(database.stored()["1"])
+    assert stored == vars(flawed)
+    assert (stored["authors"], stored["score"]) == (["b"], None)
+    assert stored["extra"] == {"authors": ["b", {}], "score": "good"}
+    document = Document.from_item(vars(flawed))
+    assert document.differing(stored | {"authors": ["c"], "isbn": "x"}) == ["isbn"]
+
+
+def test_a_stored_value_outlives_a_flaw_in_the_same_batch(database: Database) -> None:
+    flawed = Book.from_api(GOOD | {"score": "good"})
+    assert write(database, Book.from_api(GOOD), flawed) == ["inserted", "changed"]
+    assert database.stored()["1"]["score"] == 8.5
 
 
 def test_a_book_of_16_mb_is_stored_and_a_byte_more_is_rejected_alone(database: Database) -> None:
