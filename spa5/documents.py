@@ -1,4 +1,4 @@
-"""Document: a book ready to be written, and what becomes of a batch of them."""
+"""Document: a book ready to be written, and how it is written over what is stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds
+from spa5.drift import is_empty
+from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds, unread
 
 Outcome = Literal["inserted", "changed", "unchanged"]
 
@@ -26,38 +27,39 @@ MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 class Rejected(Exception):
     """One book that BSON or MongoDB refuses; its neighbours are not concerned."""
 
-    def __init__(self, reason: str, *, is_duplicate: bool = False):
-        super().__init__(reason)
-        self.is_duplicate = is_duplicate  # its id is in the collection already
+
+class HeldBack(Exception):
+    """One book that is not written before it is known how many others lose the same field."""
 
 
 class Document(NamedTuple):
-    """A book ready to be written: its fields as one BSON document, encoded once."""
+    """A book ready to be written: its fields as BSON documents, encoded once."""
 
     id: str
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the fields in `content`
     content: bytes
+    unread: bytes  # the usable part of fields that could not be read: it replaces nothing
+    absent: frozenset[str]  # the fields of a Book that disappear, for this one lacks them
     oid: ObjectId  # its `_id` if it is new
 
     @classmethod
     def from_item(cls, item: dict[str, Any]) -> Document:
         """Encode an item's fields, an empty `extra` left out; `Rejected` where BSON refuses."""
         content = {name: value for name, value in item.items() if name != "extra" or value}
+        names = unread(content.get("extra"))
         try:
             one = book_id(content.pop("id", None))
+            usable = bson.encode({name: content.pop(name) for name in names & content.keys()})
             encoded = bson.encode(content)
         except (BSONError, InvalidBook, OverflowError, RecursionError, ValueError) as error:
             raise Rejected(brief(str(error), 200)) from None
         if bad := [name for name in content.keys() - _FIELDS if not _is_field_name(name)]:
             raise Rejected(f"a field can't be called {brief(bad[0])}")
-        if len(encoded) > MOST_BYTES:
-            raise Rejected(f"{len(encoded)} bytes are more than MongoDB's 16 MB")
-        return cls(one, tuple(content), encoded, ObjectId())
-
-    @property
-    def absent(self) -> frozenset[str]:
-        """The fields of a Book that this one lacks, which thus disappear from the collection."""
-        return _FIELDS.difference(self.names)
+        size = len(encoded) + len(usable) - len(bson.encode({}))
+        if size > MOST_BYTES:
+            raise Rejected(f"{size} bytes are more than MongoDB's 16 MB")
+        absent = _FIELDS.difference(names, content)
+        return cls(one, tuple(content), encoded, usable, absent, ObjectId())
 
     def equals(self, stored: dict[str, Any]) -> bool:
         """Whether a stored document holds this content, to the byte."""
@@ -67,7 +69,10 @@ class Document(NamedTuple):
         return bson.encode(same) == self.content
 
     def differing(self, stored: dict[str, Any]) -> list[str]:
-        """The names of the fields that a stored document holds otherwise, lacks or has too many."""
+        """The names of fields that differ, are missing, or exist only in the stored document.
+
+        A field that could not be read is none of them.
+        """
         own = bson.decode(self.content, _AWARE)
         return [
             name
@@ -76,14 +81,26 @@ class Document(NamedTuple):
             or bson.encode({name: own[name]}) != bson.encode({name: stored[name]})
         ]
 
-    def as_new(self, moment: datetime) -> RawBSONDocument:
-        """The whole document, to be inserted."""
-        ids = bson.encode({"_id": self.oid, "id": self.id})
-        return _joined(ids, self.content, bson.encode(dict.fromkeys(_TIMES, moment)))
+    def emptied(self, stored: dict[str, Any]) -> list[str]:
+        """The names of the fields that a stored document has and would have no more."""
+        own = bson.decode(self.content, _AWARE)
+        names = {*own, *(self.absent & stored.keys())}
+        if unread(stored.get("extra")):
+            names.discard("extra")  # that a field can be read again is no loss
+        return sorted(
+            name for name in names if is_empty(own.get(name)) and not is_empty(stored.get(name))
+        )
+
+    def as_new(self, moment: datetime) -> Update:
+        """The update that inserts it, and leaves a stored one as it is."""
+        own_id = bson.encode({"_id": self.oid})
+        times = bson.encode(dict.fromkeys(_TIMES, moment))
+        change = {"$setOnInsert": _joined(own_id, self.content, self.unread, times)}
+        return Update(self.id, change, upsert=True)
 
 
 class Update(NamedTuple):
-    """One book's update_one: `change` as an upsert, or of what is stored alone."""
+    """One book's update_one: what inserts it as new, or what changes the stored one."""
 
     id: str
     change: dict[str, Any]
@@ -91,34 +108,20 @@ class Update(NamedTuple):
 
 
 def plan(
-    documents: list[Document], stored: dict[str, dict[str, Any]], moment: datetime
-) -> tuple[list[Outcome], list[Update]]:
-    """Each document's outcome, and one update for each id, given what is stored of these ids.
+    document: Document, stored: dict[str, Any] | None, moment: datetime
+) -> tuple[Outcome, Update]:
+    """A document's outcome and its update, given what is stored of its id.
 
-    Of two with one id the last one wins. What is stored already is not written again: then only
-    the bookkeeping moves. One that is stored under its own `_id` was inserted by a try whose
-    answer was lost.
+    What is stored already is not written again: then only the bookkeeping moves. One that is
+    stored under its own `_id` was inserted by a try whose answer was lost.
     """
-    outcomes: list[Outcome] = []
-    latest: dict[str, Document] = {}
-    rewrite: set[str] = set()
-    for document in documents:
-        one = document.id
-        before, known = latest.get(one), stored.get(one)
-        if before is not None:
-            same = before.content == document.content
-        else:
-            same = known is not None and document.equals(known)
-        is_new = before is None and (known is None or known["_id"] == document.oid)
-        outcomes.append("inserted" if is_new else "unchanged" if same else "changed")
-        if not same or not isinstance((known or {}).get("changed_at"), datetime):
-            rewrite.add(one)
-        latest[one] = document
-    updates = [
-        _update(document, stored.get(one, {}), moment, content=one in rewrite)
-        for one, document in latest.items()
-    ]
-    return outcomes, updates
+    if stored is None:
+        return "inserted", document.as_new(moment)
+    same = document.equals(stored)
+    outcome: Outcome = "unchanged" if same else "changed"
+    if stored["_id"] == document.oid:
+        outcome = "inserted"
+    return outcome, _update(document, stored, moment, content=not same)
 
 
 def now() -> datetime:
@@ -127,17 +130,20 @@ def now() -> datetime:
 
 
 def _update(
-    document: Document, known: dict[str, Any], moment: datetime, *, content: bool
+    document: Document, stored: dict[str, Any], moment: datetime, *, content: bool
 ) -> Update:
-    moved = [*_TIMES[:2], *_TIMES[2:3] * content]
-    if not isinstance(known.get("first_crawled_at"), datetime):
-        moved.append("first_crawled_at")
+    moved = ["crawled_at", "listed_at"]
+    moved += [
+        name
+        for name in ("changed_at", "first_crawled_at")
+        if not isinstance(stored.get(name), datetime) or (content and name == "changed_at")
+    ]
     times = bson.encode(dict.fromkeys(moved, moment))
     change: dict[str, Any] = {"$set": RawBSONDocument(times)}
     if content:
         change["$set"] = _joined(document.content, times)
         change["$unset"] = dict.fromkeys(document.absent, "")
-    return Update(document.id, change, upsert=content)
+    return Update(document.id, change, upsert=False)
 
 
 def _joined(*documents: bytes) -> RawBSONDocument:

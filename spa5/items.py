@@ -19,6 +19,8 @@ _INT64 = 1 << 63
 _MOST_LEVELS = 90
 # Inside a document these names make a DBRef, which MongoDB checks and drivers decode as such.
 _DBREF_NAMES = {"$ref", "$id", "$db"}
+# What an index page says of a book besides its id: SkipStored compares it with what is stored.
+LISTED = ("name", "authors", "cover", "score")
 
 
 class InvalidBook(ValueError):
@@ -45,8 +47,8 @@ class Book:
     """A book under the API's own field names, see `from_api` for the cleaning.
 
     `published_at` and `updated_at` are UTC, with the milliseconds that MongoDB keeps; in feeds
-    they are ISO 8601. `extra` holds the fields that the API had and this class does not know, or
-    None.
+    they are ISO 8601. `extra` is None, or holds fields that the API had and this class does not
+    know, and, under its own name, what the API sent for a field that could not be read.
     """
 
     id: str
@@ -72,14 +74,15 @@ class Book:
     def from_api(cls, data: Any, errors: list[str] | None = None) -> Book:
         """Clean one JSON object of the API, a detail or an index page's entry.
 
-        Text is trimmed, and inner runs of white space are folded in one-line fields. A field of
-        the wrong kind becomes None or an empty list, and its name is appended to `errors`.
-        Raises `InvalidBook` where there is no usable id.
+        Text is trimmed, and inner runs of white space are folded in one-line fields. Of a field
+        of the wrong kind the usable part is taken, else None or an empty list; its name is
+        appended to `errors`. Raises `InvalidBook` where there is no usable id.
         """
         if not isinstance(data, dict):
             raise InvalidBook(f"not an object but {brief(data)}")
         errors = [] if errors is None else errors
         book = cls(book_id(data.get("id")))
+        extra = data.keys() - _KNOWN
         for name, value in data.items():
             clean = _CLEANERS.get(name)
             if clean is None or value is None:
@@ -88,11 +91,17 @@ class Book:
                 value = clean(value)
             except FieldError as error:
                 errors.append(name)
+                extra.add(name)
                 value = error.kept
             setattr(book, name, value)
-        if data.keys() - _KNOWN:
-            book.extra = _extra(data, errors)
+        if extra:
+            book.extra = _extra({name: data[name] for name in data if name in extra}, errors)
         return book
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """The names of the fields that could not be read."""
+        return unread(self.extra)
 
     def __str__(self) -> str:
         return f"book {self.id} ({brief(self.name)})"
@@ -109,6 +118,11 @@ def brief(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def unread(extra: Any) -> frozenset[str]:
+    """The names of a book's fields that could not be read, given its `extra`."""
+    return frozenset(_CLEANERS).intersection(extra) if isinstance(extra, dict) else frozenset()
+
+
 def book_id(value: Any) -> str:
     """The id as text: up to 20 ASCII digits. An int is taken as its text."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**20:
@@ -119,12 +133,12 @@ def book_id(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    """Text, trimmed; a number is taken as its text."""
+    if type(value) in (int, float) and -1e300 < value < 1e300:
+        value = str(value)
+    # JSON can spell a lone surrogate, BSON can't hold it.
+    if not isinstance(value, str) or not _encodable(value):
         raise FieldError
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a lone surrogate: JSON can spell it, BSON can't hold it
-        raise FieldError from None
     return value.strip()
 
 
@@ -139,7 +153,7 @@ def _list(value: Any, clean: Callable[[Any], Any]) -> list[Any]:
     kept, bad = [], False
     for member in value:
         try:
-            kept.append(clean(member))
+            kept.append(None if member is None else clean(member))
         except FieldError as error:
             bad = True
             kept.append(error.kept)
@@ -162,7 +176,7 @@ def _comment(value: Any) -> dict[str, str | None]:
         raise FieldError
     comment: dict[str, str | None] = {"id": None, "content": None}
     bad = bool(value.keys() - comment.keys())
-    for name, clean in (("id", _comment_id), ("content", _text)):
+    for name, clean in (("id", _line), ("content", _text)):
         try:
             comment[name] = None if value.get(name) is None else clean(value[name])
         except FieldError:
@@ -170,10 +184,6 @@ def _comment(value: Any) -> dict[str, str | None]:
     if bad:
         raise FieldError(comment)
     return comment
-
-
-def _comment_id(value: Any) -> str:
-    return _line(str(value) if type(value) is int and abs(value) < _INT64 else value)
 
 
 def _integer(value: Any) -> int | None:
@@ -198,6 +208,8 @@ def _number(value: Any) -> float | None:
 
 def _time(value: Any) -> datetime | None:
     """ISO 8601; without an offset it is taken as UTC."""
+    if not isinstance(value, str):
+        raise FieldError
     text = _line(value)
     if not text:
         return None
@@ -216,13 +228,16 @@ def to_milliseconds(moment: datetime) -> datetime:
 
 
 def _extra(data: dict[str, Any], errors: list[str]) -> dict[str, Any] | None:
+    """The values as they are; of a field that could not be read at least a text for people."""
     extra = {}
-    for name in data.keys() - _KNOWN:
-        if storable({name: data[name]}):
-            extra[name] = data[name]
+    for name, value in data.items():
+        if storable({name: value}):
+            extra[name] = value
+        elif name in _CLEANERS:
+            extra[name] = brief(value, 200)
         else:
             errors.append("extra")
-    return {name: extra[name] for name in data if name in extra} or None
+    return extra or None
 
 
 def storable(value: Any, levels: int = _MOST_LEVELS) -> bool:

@@ -13,10 +13,10 @@ from scrapy.exceptions import CloseSpider
 
 from spa5.documents import now
 from spa5.items import Book
-from spa5.listing import DONE, Listing, Verdict, is_drift, judge
+from spa5.listing import DONE, REJECTED, Listing, Verdict, is_drift, judge
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from spa5.store import StoreError
+from spa5.store import Seen, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,7 +83,7 @@ class SkipStored:
                 yield output
             return
         due = spider.listing.meet([one for output in outputs if (one := _book_id(output))])
-        stored, waiting = await self._stored(due), set(due)
+        seen, waiting = await self._see(due), set(due)
         for output in outputs:
             one = _book_id(output)
             if one is None:
@@ -91,22 +91,32 @@ class SkipStored:
             if one not in waiting:  # it is listed twice, or what became of it is known
                 continue
             waiting.discard(one)
-            if stored is None or self._needs_fetching(output.meta["listed"], stored.get(one)):
+            if not seen or self._needs_fetching(output.meta["listed"], seen.stored.get(one)):
                 yield output
+            elif one in seen.refused:
+                self._reject(spider, one, seen.refused[one])
             else:
                 spider.settle(one, DONE)
                 self.stats.inc_value("books/skipped")
 
-    async def _stored(self, ids: list[str]) -> dict[str, dict[str, Any]] | None:
-        """What is stored of these books; None where there is no pipeline to ask."""
+    async def _see(self, ids: list[str]) -> Seen | None:
+        """What is stored of these listed books; None where there is no pipeline to ask."""
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
-        if pipeline is None or not ids:
-            return None if pipeline is None else {}
+        if pipeline is None:
+            return None
+        if not ids:
+            return Seen({}, {})
         try:
             return await pipeline.store.see(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
+
+    def _reject(self, spider: BooksSpider, one: str, reason: str) -> None:
+        """MongoDB does not let a stored book be marked as listed: that costs this book alone."""
+        self.stats.inc_value("mongo/rejected")
+        logger.warning("MongoDB refuses to mark book %s as listed: %s", one, reason)
+        spider.settle(one, REJECTED, reason)
 
     def _needs_fetching(self, listed: dict[str, Any], stored: dict[str, Any] | None) -> bool:
         if stored is None:

@@ -8,13 +8,15 @@ import logging
 import random
 import warnings
 from contextlib import suppress
+from functools import partial
+from itertools import compress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import InsertOne, UpdateOne, WriteConcern
+from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -23,15 +25,17 @@ from pymongo.errors import (
     DuplicateKeyError,
     OperationFailure,
     PyMongoError,
+    WriteError,
 )
 
-from spa5.documents import Document, Outcome, Rejected, now, plan
-from spa5.items import brief
+from spa5.documents import Document, HeldBack, Outcome, Rejected, Update, now, plan
+from spa5.items import LISTED, brief
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from typing import TypeAlias
 
     from bson import ObjectId
     from scrapy.settings import BaseSettings
@@ -41,12 +45,14 @@ logger = logging.getLogger(__name__)
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
+Results: TypeAlias = "dict[ObjectId, Outcome | Rejected | HeldBack]"
 
 LOCAL_URI = "mongodb://localhost:27017/"
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _DUPLICATE_KEY = 11000
 _OUR_KEYS = ({"id": 1}, {"_id": 1})
 _OTHER_INDEX = (85, 86)  # there is one on this field already, with other options
+_BAD_VALUE = 2
 _TOO_DEEP = 15
 # Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
 # MongoDB's, from src/mongo/base/error_codes.yml.
@@ -55,7 +61,10 @@ _PASSING = {
     *(11600, 11602, 13388, 13435, 13436, 14031),
 }
 # What SkipStored decides by.
-_SEEN = ("id", "name", "authors", "cover", "score", "crawled_at", "listed_at")
+_SEEN = dict.fromkeys(("id", *LISTED, "crawled_at", "listed_at"), 1)
+_ID_ALONE = {"id": 1, "_id": 0}  # the index alone tells it
+_MOST_IDS = 10_000  # in a query
+_MOST_TRIES = 5  # to write what something else deletes or inserts at the same moment
 _LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
@@ -67,18 +76,46 @@ class StoreError(Exception):
     """MongoDB can't be used: one line for people, what happened and what to do."""
 
 
+class Seen(NamedTuple):
+    """What is stored of listed books, and where `listed_at` could not be set; both by id."""
+
+    stored: dict[str, dict[str, Any]]  # as it was before `listed_at` was set
+    refused: dict[str, str]  # why
+
+
+class Written(NamedTuple):
+    """What a bulk write did, by the position of its updates."""
+
+    upserted: set[int]
+    matched: int
+    refused: dict[int, Rejected]
+
+    def met_all(self, updates: Sequence[Update]) -> bool:
+        """True if each update has met the document that it was meant for, or was refused."""
+        upserts = {index for index, update in enumerate(updates) if update.upsert}
+        done = self.matched + len(self.upserted) + len(self.refused)
+        return done == len(updates) and upserts <= self.upserted | self.refused.keys()
+
+
 class BookStore:
     """The collection of books, retried while MongoDB is away for at most MONGO_RETRY_SECONDS.
 
     Settings: MONGO_URI, MONGO_DATABASE, MONGO_COLLECTION, MONGO_DATA_DIR, MONGO_RETRY_SECONDS.
     """
 
-    def __init__(self, settings: BaseSettings, count: Callable[[str, Any], None]):
+    def __init__(
+        self,
+        settings: BaseSettings,
+        count: Callable[[str, Any], None],
+        admit: Callable[[str, Iterable[str]], str | None] = lambda *_: None,
+    ):
+        self._admit = admit  # see `Drift`
         self._uri: str = settings["MONGO_URI"] or ""
         self._database: str = settings["MONGO_DATABASE"]
         self._collection: str = settings["MONGO_COLLECTION"]
         self._server = EmbeddedServer(data_dir(settings))
         self._is_embedded = False
+        self._index: str | None = None  # the unique one's name; None: nothing is written
         self._expects_new = True
         self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
         self._retry_seconds = settings.getfloat("MONGO_RETRY_SECONDS")
@@ -90,7 +127,7 @@ class BookStore:
         self.version = ""  # MongoDB's
 
     async def open(self, *, read_only: bool = False) -> None:
-        """Connect, starting the embedded server where it is to be used, and make the indexes.
+        """Connect, starting the embedded server where it is to be used, and make the index.
 
         With `read_only` nothing is written, not even an index.
         """
@@ -104,9 +141,12 @@ class BookStore:
             self._books = self._client[self._database].get_collection(
                 self._collection, codec_options=_LENIENT, write_concern=concern
             )
+            database = self._client[self._database]
+            self._crawls = database.get_collection("crawls", write_concern=concern)
             await self._check_version()
             if not read_only:
-                await self._make_indexes()
+                await self._make_index()
+                await self.try_write()
         except MongodError as error:
             raise StoreError(str(error)) from None
         except PyMongoError as error:
@@ -143,11 +183,8 @@ class BookStore:
             {"$limit": 1},
         ]
         try:
-            indexes = await self._books.index_information()
-            if _has_unique(indexes):
+            if await self._find_unique_index():
                 return True
-            if "id_1" in indexes:
-                raise OperationFailure("its name is taken", _OTHER_INDEX[0])
             async for _ in self._books.aggregate(copies, allowDiskUse=True):
                 raise DuplicateKeyError("as MongoDB would say")
         except PyMongoError as error:
@@ -155,124 +192,187 @@ class BookStore:
         return False
 
     async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
-        """Upsert a batch; return for each, in order, what it was or why it is `Rejected`.
+        """Store a batch; return for each, in order, what it was or why it is `Rejected`.
 
-        While all books are new they are inserted, which is one round trip. The others are compared
-        with what is stored, in a query before the write, and then updated.
+        While all books are new, one round trip inserts them. The others are compared with what
+        is stored, in a query before the write. Of two with one id the first goes first.
         """
         moment = now()
-        results: dict[ObjectId, Outcome | Rejected] = {}
-        left = documents
+        results: Results = {}
         if self._expects_new:
-            results, left = await self._insert(documents, moment)
-        if left:
-            results |= await self._update(left, moment)
+            results = await self._insert(documents, moment)
+        while left := {one.id: one for one in reversed(documents) if one.oid not in results}:
+            results |= await self._update([*reversed(left.values())], moment)
         self._expects_new = all(results[document.oid] == "inserted" for document in documents)
         return [results[document.oid] for document in documents]
 
-    async def _insert(
-        self, documents: list[Document], moment: datetime
-    ) -> tuple[dict[ObjectId, Outcome | Rejected], list[Document]]:
-        """Insert what is new; return the outcomes by `_id`, and what is stored already."""
-        inserts = [InsertOne(document.as_new(moment)) for document in documents]
-        refused = await self._persist(lambda: self._bulk_write(inserts))
-        results: dict[ObjectId, Outcome | Rejected] = {}
-        left = []
-        for index, document in enumerate(documents):
-            refusal = refused.get(index)
-            if refusal is not None and refusal.is_duplicate:
-                left.append(document)
-            else:
-                results[document.oid] = refusal or "inserted"
-        return results, left
+    async def _insert(self, documents: list[Document], moment: datetime) -> Results:
+        """Insert the new ones; return nothing for those that are stored already."""
+        updates = [document.as_new(moment) for document in documents]
+        written = await self._persist(self._bulk_write, updates)
+        results: Results = {documents[index].oid: "inserted" for index in written.upserted}
+        return results | {documents[index].oid: why for index, why in written.refused.items()}
 
-    async def _update(
-        self, documents: list[Document], moment: datetime
-    ) -> dict[ObjectId, Outcome | Rejected]:
-        """Upsert; return the outcomes by `_id`. They come from one query before the write, so
-        that a write which had to be repeated is not counted as something else.
+    async def _update(self, documents: list[Document], moment: datetime) -> Results:
+        """Query, compare and write; again where a document was deleted or inserted meanwhile.
+
+        The outcomes come from the query, so that a write which had to be repeated is not counted
+        as something else.
         """
-        stored = await self.get(list({document.id for document in documents}))
-        outcomes, updates = plan(documents, stored, moment)
-        operations = [UpdateOne({"id": one}, change, upsert) for one, change, upsert in updates]
-        refused = await self._persist(lambda: self._bulk_write(operations, duplicates_pass=True))
-        refusals = {updates[index].id: refusal for index, refusal in refused.items()}
-        return {
-            document.oid: refusals.get(document.id, outcome)
-            for document, outcome in zip(documents, outcomes, strict=True)
-        }
+        results: Results = {}
+        for _ in range(_MOST_TRIES):
+            stored = await self.get([document.id for document in documents])
+            plans = [plan(document, stored.get(document.id), moment) for document in documents]
+            if not results:
+                results |= self._hold_back(documents, plans, stored)
+                kept = [document.oid not in results for document in documents]
+                documents, plans = [*compress(documents, kept)], [*compress(plans, kept)]
+            if not documents:
+                return results
+            updates = [update for _, update in plans]
+            written = await self._persist(self._bulk_write, updates)
+            for index, (document, (outcome, _)) in enumerate(zip(documents, plans, strict=True)):
+                if outcome != "unchanged" or results.get(document.oid) != "changed":
+                    results[document.oid] = written.refused.get(index, outcome)
+            if written.met_all(updates):
+                return results
+        held = await self.held(document.id for document in documents)
+        lost = Rejected("MongoDB acknowledges it and does not hold it: something deletes books")
+        return results | {one.oid: lost for one in documents if one.id not in held}
 
-    async def see(self, ids: list[str]) -> dict[str, dict[str, Any]]:
-        """What is stored of the listed books, as it was before `listed_at` is set for them."""
-        query = {"id": {"$in": ids}}
-        stored = await self._persist(lambda: self._find(query, dict.fromkeys(_SEEN, 1)))
-        if stored:
-            update = {"$set": {"listed_at": now()}}
-            query = {"id": {"$in": list(stored)}}
-            await self._persist(lambda: self._books.update_many(query, update))
+    def _hold_back(
+        self,
+        documents: list[Document],
+        plans: list[tuple[Outcome, Update]],
+        stored: dict[str, dict[str, Any]],
+    ) -> Results:
+        """Ask `admit` about each document that is stored already; return those held back."""
+        results: Results = {}
+        for document, (outcome, _) in zip(documents, plans, strict=True):
+            if outcome == "inserted":
+                continue
+            changed = outcome == "changed"
+            emptied = document.emptied(stored[document.id]) if changed else []
+            if field := self._admit(document.id, emptied):
+                results[document.oid] = HeldBack(f"it would empty {field!r}, as others would")
+        return results
+
+    async def see(self, ids: Iterable[str]) -> Seen:
+        """Return what is stored of the listed books, then set their `listed_at` to now."""
+        seen = Seen({}, {})
+        for chunk in _chunks(ids):
+            stored = await self._persist(self._find, chunk, _SEEN)
+            seen.stored.update(stored)
+            if stored:
+                seen.refused.update(await self._persist(self._set_listed, list(stored)))
+        return seen
+
+    async def get(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The stored documents of these books, by id."""
+        stored: dict[str, dict[str, Any]] = {}
+        for chunk in _chunks(ids):
+            stored |= await self._persist(self._find, chunk)
         return stored
 
-    async def get(self, ids: list[str]) -> dict[str, dict[str, Any]]:
-        """The stored documents of these books, by id."""
-        query = {"id": {"$in": ids}}
-        return await self._persist(lambda: self._find(query))
+    async def held(self, ids: Iterable[str]) -> set[str]:
+        """Which of these books are stored now."""
+        held: set[str] = set()
+        for chunk in _chunks(ids):
+            stored = await self._persist(self._find, chunk, _ID_ALONE)
+            held.update(one for one in chunk if one in stored)
+        return held
 
-    async def count(self, ids: list[str]) -> int:
-        """How many of these books are stored."""
-        query = {"id": {"$in": ids}}
-        return await self._persist(lambda: self._books.count_documents(query))
+    async def total(self) -> int:
+        """How many documents the collection holds."""
+        return await self._persist(self._books.count_documents, {})
 
-    async def count_listed(self, since: datetime) -> int:
-        """How many stored books were seen in the catalogue since then."""
-        query = {"listed_at": {"$gte": since}}
-        return await self._persist(lambda: self._books.count_documents(query))
+    async def last_complete(self, spider: str, site: str) -> int | None:
+        """How many items the last complete crawl of the whole catalogue found; None: no such."""
+        query = {"spider": spider, "site": site, "collection": self._collection}
+        youngest = [("ended", -1)]
+        found = await self._persist(lambda: self._crawls.find_one(query, sort=youngest))
+        listed = (found or {}).get("listed")
+        return listed if isinstance(listed, int) else None
+
+    async def note_complete(self, spider: str, site: str, listed: int) -> None:
+        """Remember a complete crawl of the whole catalogue."""
+        crawl: dict[str, Any] = {"spider": spider, "site": site, "collection": self._collection}
+        crawl |= {"ended": now(), "reason": "finished", "listed": listed}
+        try:
+            await self._persist(lambda: self._crawls.insert_one(crawl))
+        except StoreError as error:
+            logger.warning("This crawl can't be noted in `crawls`: %s", error)
 
     async def _find(
-        self, query: dict[str, Any], projection: dict[str, int] | None = None
+        self, ids: list[str], projection: dict[str, int] | None = None
     ) -> dict[str, dict[str, Any]]:
-        found = self._books.find(query, projection)
+        found = self._books.find({"id": {"$in": ids}}, projection, hint=self._index)
         return {book["id"]: book async for book in found if isinstance(book["id"], str)}
 
-    async def _bulk_write(
-        self, operations: Sequence[Any], *, duplicates_pass: bool = False
-    ) -> dict[int, Rejected]:
-        """Write; return the refusals by position.
-
-        Two crawls that upsert a new book at the same moment collide on its id, once: with
-        `duplicates_pass` that is worth another try.
-        """
+    async def _set_listed(self, ids: list[str]) -> dict[str, str]:
+        """Note that these stored books are listed; return why, by id, where MongoDB refuses it."""
+        change = {"$set": {"listed_at": now()}}
         try:
-            await self._books.bulk_write(operations, ordered=False)
+            await self._books.update_many({"id": {"$in": ids}}, change, hint=self._index)
+        except WriteError as error:  # it ends at the first document that is refused
+            if _is_passing_error(error) or _lacks_index(error.code, str(error)):
+                raise
+            written = await self._bulk_write([Update(one, change, upsert=False) for one in ids])
+            return {ids[index]: str(refusal) for index, refusal in written.refused.items()}
+        return {}
+
+    async def _bulk_write(self, updates: Sequence[Update]) -> Written:
+        """Write, each update on the unique index: without it MongoDB refuses them all."""
+        operations = [
+            UpdateOne({"id": one}, change, upsert, hint=self._index)
+            for one, change, upsert in updates
+        ]
+        try:
+            result = await self._books.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
-            refusals = {one["index"]: _refusal(one) for one in error.details["writeErrors"]}
-            passing = any(one["code"] in _PASSING for one in error.details["writeErrors"])
-            duplicate = any(refusal.is_duplicate for refusal in refusals.values())
-            if error.details["writeConcernErrors"] or passing or (duplicates_pass and duplicate):
-                raise AutoReconnect(str(error)) from None
-            return refusals
+            return _written(error.details)
         except OperationFailure as error:
             if error.code != _TOO_DEEP:
                 raise
-            if len(operations) == 1:
-                return {0: Rejected("it is nested too deeply for MongoDB")}
-            # One book made MongoDB refuse the message with all of them: find it.
-            alone = [
-                await self._bulk_write([one], duplicates_pass=duplicates_pass) for one in operations
-            ]
-            return {index: refused[0] for index, refused in enumerate(alone) if refused}
-        return {}
+            return await self._write_one_by_one(updates)
+        return _written(result.bulk_api_result)
 
-    async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _write_one_by_one(self, updates: Sequence[Update]) -> Written:
+        """One book made MongoDB refuse the message with all of them: find it."""
+        if len(updates) == 1:
+            return Written(set(), 0, {0: Rejected("it is nested too deeply for MongoDB")})
+        every = Written(set(), 0, {})
+        for index, update in enumerate(updates):
+            one = await self._bulk_write([update])
+            every.upserted.update({index} if one.upserted else ())
+            every.refused.update({index: one.refused[0]} if one.refused else {})
+            every = every._replace(matched=every.matched + one.matched)
+        return every
+
+    async def _persist(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
         """The result of `work`, repeated with growing pauses while MongoDB is away.
 
         `StoreError` when it is away for longer than MONGO_RETRY_SECONDS, or not usable.
         """
         if self._given_up:
             raise self._given_up
+        attempt = partial(self._on_index, partial(work, *args))
         try:
-            return await work()
+            return await attempt()
         except PyMongoError as error:
-            return await self._retry(work, error)
+            return await self._retry(attempt, error)
+
+    async def _on_index(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`; where it finds the unique index gone, that is made again first."""
+        for _ in range(_MOST_TRIES):
+            try:
+                return await work()
+            except OperationFailure as error:
+                if not _lacks_index(error.code, str(error)):
+                    raise
+            logger.warning("%s has lost its unique index on id: it is made again", self.place)
+            await self._make_index()
+        return await work()
 
     async def _retry(self, work: Callable[[], Awaitable[T]], error: PyMongoError) -> T:
         self._waiting += 1
@@ -280,7 +380,7 @@ class BookStore:
         for attempt in itertools.count():
             self._away(error, monotonic() - began)
             self._count("mongo/retries", 1)
-            await asyncio.sleep(min(0.05 * 2**attempt, 5) * random.uniform(0.5, 1))
+            await asyncio.sleep(min(0.05 * 2 ** min(attempt, 7), 5) * random.uniform(0.5, 1))
             await self._restart_server()
             if self._given_up:
                 break
@@ -343,14 +443,21 @@ class BookStore:
                 f"MongoDB {self.version} at {self.place} is too old: 5.0 or later is needed"
             )
 
-    async def _make_indexes(self) -> None:
-        if not _has_unique(await self._books.index_information()):
-            await self._books.create_index("id", unique=True)
-        try:
-            await self._books.create_index("listed_at")  # tells also whether one may write
-        except OperationFailure as error:
-            if error.code not in _OTHER_INDEX:  # one with other options serves as well
-                raise
+    async def _make_index(self) -> None:
+        self._index = await self._find_unique_index()
+        if self._index is None:
+            self._index = await self._books.create_index("id", unique=True)
+
+    async def _find_unique_index(self) -> str | None:
+        """Its name; None where there is none, `OperationFailure` where another is in its way."""
+        indexes = await self._books.index_information()
+        for name, index in indexes.items():
+            is_whole = not index.keys() & {"hidden", "partialFilterExpression"}
+            if list(index["key"]) == [("id", 1)] and index.get("unique") and is_whole:
+                return name
+        if "id_1" in indexes:
+            raise OperationFailure("its name is taken", _OTHER_INDEX[0])
+        return None
 
     def _explain(self, error: PyMongoError) -> str:
         where = self.place or "MONGO_URI"
@@ -376,11 +483,6 @@ class BookStore:
         return f"{where}: {brief(str(error), 200)}"
 
 
-def _has_unique(indexes: Mapping[str, Any]) -> bool:
-    on_id = [index for index in indexes.values() if list(index["key"]) == [("id", 1)]]
-    return any(index.get("unique") for index in on_id)
-
-
 def _is_passing_error(error: PyMongoError) -> bool:
     """Whether to try again: the server or the way to it is away, not the request wrong."""
     if isinstance(error, OperationFailure):
@@ -388,9 +490,39 @@ def _is_passing_error(error: PyMongoError) -> bool:
     return isinstance(error, ConnectionFailure)
 
 
-def _refusal(error: dict[str, Any]) -> Rejected:
-    duplicate = error["code"] == _DUPLICATE_KEY and error.get("keyPattern") in _OUR_KEYS
-    return Rejected(brief(str(error.get("errmsg")), 200), is_duplicate=duplicate)
+def _lacks_index(code: int | None, message: str) -> bool:
+    return code == _BAD_VALUE and "hint provided does not correspond" in message
+
+
+def _written(details: Mapping[str, Any]) -> Written:
+    """What a bulk write did; raises what concerns it as a whole.
+
+    Two crawls that insert a new book at the same moment may collide on its id: that is no
+    refusal, the loser has not met its document.
+    """
+    errors = details["writeErrors"]
+    for one in errors:
+        if _lacks_index(one["code"], one["errmsg"]):
+            raise OperationFailure(one["errmsg"], one["code"])
+    if passing := [*details["writeConcernErrors"], *filter(_is_passing_refusal, errors)]:
+        raise AutoReconnect(passing[0]["errmsg"])
+    refused = {
+        one["index"]: Rejected(brief(str(one.get("errmsg")), 200))
+        for one in errors
+        if one["code"] != _DUPLICATE_KEY or one.get("keyPattern") not in _OUR_KEYS
+    }
+    upserted = {one["index"] for one in details["upserted"]}
+    return Written(upserted, details["nMatched"], refused)
+
+
+def _is_passing_refusal(error: Mapping[str, Any]) -> bool:
+    return error["code"] in _PASSING
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(ids)
+    while chunk := list(itertools.islice(left, _MOST_IDS)):
+        yield chunk
 
 
 def _client(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:

@@ -103,14 +103,18 @@ def test_what_is_no_object_or_has_no_id_is_no_book(data: Any) -> None:
 
 
 WRONG = [
-    ("name", 5, None),
+    ("name", True, None),
+    ("name", {"zh": "x"}, None),
+    ("name", float("inf"), None),
     ("name", "lone \ud800 surrogate", None),
     ("authors", "R. J. Palacio", []),
     ("authors", {"0": "x"}, []),
-    ("authors", ["董桥", 5, None, ["x"]], ["董桥"]),
+    ("authors", 5, []),
+    ("authors", ["董桥", 5, None, ["x"]], ["董桥", "5"]),
+    ("authors", [{"name": "董桥"}], []),
     ("tags", ["a", "\udfff"], ["a"]),
-    ("price", 28.0, None),
-    ("isbn", 9787511007384, None),
+    ("price", float("nan"), None),
+    ("isbn", {"13": "9787511007384"}, None),
     ("introduction", ["x"], None),
     ("page_number", "many", None),
     ("page_number", 320.5, None),
@@ -128,6 +132,7 @@ WRONG = [
     ("comments", [{"id": [], "content": "kept"}], [{"id": None, "content": "kept"}]),
     ("published_at", "yesterday", None),
     ("published_at", 1318953600, None),
+    ("published_at", 20111020, None),
     ("published_at", "0001-01-01T00:00:00+23:59", None),
 ]
 
@@ -138,6 +143,21 @@ def test_a_field_of_the_wrong_kind_is_counted_and_the_book_is_kept(
 ) -> None:
     book, errors = from_api(**{name: value}, publisher="good")
     assert (getattr(book, name), book.publisher, errors) == (kept, "good", [name])
+    assert book.unread == {name}
+
+
+@pytest.mark.parametrize(("name", "value", "_"), WRONG)
+def test_what_could_not_be_read_is_kept_as_it_was_sent_or_as_a_short_text(
+    name: str, value: Any, _: Any
+) -> None:
+    extra = from_api(**{name: value}, unknown=1)[0].extra
+    assert extra is not None
+    assert extra["unknown"] == 1
+    if storable(value):
+        assert extra[name] == value
+    else:
+        assert len(extra[name]) <= 200
+        assert storable(extra[name])
 
 
 @pytest.mark.parametrize(
@@ -157,12 +177,19 @@ def test_a_field_of_the_wrong_kind_is_counted_and_the_book_is_kept(
             datetime(2011, 10, 20, 16, tzinfo=timezone.utc),
         ),
         ("comments", [{"id": 7, "content": None}], [{"id": "7", "content": None}]),
-        ("authors", ["", " \n"], []),
+        ("authors", ["", " \n", None], []),
+        ("tags", [1984, "a", 19.5], ["1984", "a", "19.5"]),
+        ("isbn", 9787511007384, "9787511007384"),
+        ("isbn", 10**30, "1" + 30 * "0"),
+        ("price", 28.5, "28.5"),
+        ("price", 0, "0"),
+        ("introduction", -5, "-5"),
     ],
 )
 def test_other_spellings_of_the_right_kind_are_taken(name: str, value: Any, kept: Any) -> None:
     book, errors = from_api(**{name: value})
     assert (getattr(book, name), errors) == (kept, [])
+    assert (book.extra, book.unread) == (None, set())
 
 
 def test_unknown_fields_are_kept_as_extra_whatever_their_names() -> None:

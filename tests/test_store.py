@@ -15,17 +15,20 @@ import attrs
 import bson
 import pytest
 import scrapy
+from bson import ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from scrapy.exceptions import CloseSpider, DropItem
+from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
 from spa5.documents import Document, Rejected
-from spa5.items import Book
+from spa5.items import LISTED, Book, storable
 from spa5.pipelines import MongoPipeline
+from spa5.spiders.books import BooksSpider
 from spa5.store import BookStore, StoreError
 from tests.conftest import Database
 from tests.mongods import PASSWORD, old_server
@@ -121,7 +124,7 @@ def test_who_may_not_write_is_refused(site: Site, guarded: str, user: str) -> No
     writer = f"mongodb://writer:{quote_plus(PASSWORD)}@{guarded}/?authSource=admin"
     with MongoClient[dict[str, Any]](writer) as client:
         books = Database(writer, "guarded", client["guarded"]["books"])
-        with_store(books, lambda store: store.count([]))  # now the indexes need no making
+        with_store(books, lambda store: store.held([]))  # now the index needs no making
     uri = f"mongodb://{user}{guarded}/?authSource=admin"
     with refused(books, site, MONGO_URI=uri) as error:
         assert "not authorized" in error
@@ -220,11 +223,6 @@ def test_a_unique_index_on_id_under_another_name_is_good_enough(database: Databa
     assert write(database, {"id": "1"}) == ["inserted"]
     on_id = [name for name in database.books.index_information() if "id_1" in name]
     assert on_id == []
-
-
-def test_an_index_on_listed_at_with_other_options_is_good_enough(database: Database) -> None:
-    database.books.create_index("listed_at", sparse=True)
-    assert write(database, {"id": "1"}) == ["inserted"]
 
 
 # A batch
@@ -362,7 +360,7 @@ def test_a_document_that_lacks_only_its_bookkeeping_is_unchanged_and_gets_it(
 def test_strange_times_are_no_error(database: Database, time: Any, is_same: bool) -> None:
     strange = {"id": "1", **dict.fromkeys(TIMES, time), "name": "a", "published_at": time}
     database.books.insert_one(strange)
-    assert with_store(database, lambda store: store.see(["1"]))["1"]["name"] == "a"
+    assert with_store(database, lambda store: store.see(["1"])).stored["1"]["name"] == "a"
     database.books.update_one({}, {"$set": {"listed_at": time}})
     item = {name: strange[name] for name in ("id", "name", "published_at")}
     if not is_same:
@@ -381,7 +379,7 @@ def test_stored_text_that_is_not_utf_8_is_no_error(database: Database) -> None:
     raw = bson.encode({"id": "1", "name": "??"}).replace(b"??", b"\xff\xfe")
     database.books.insert_one(RawBSONDocument(raw))
     seen = with_store(database, lambda store: store.see(["1"]))
-    assert seen["1"]["name"] != "a"
+    assert seen.stored["1"]["name"] != "a"
     assert write(database, Book("1", name="a")) == ["changed"]
     assert database.stored()["1"]["name"] == "a"
 
@@ -405,6 +403,60 @@ def test_fields_that_an_item_no_longer_has_disappear_and_others_stay(database: D
         "my_notes": "mine",
     }
     assert write(database, Book("1", name="a")) == ["unchanged"]
+
+
+GOOD = {"id": "1", "score": 8.5, "authors": ["a"], "isbn": "978", "price": "1元"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"score": {"value": 9}},
+        {"authors": "b"},
+        {"authors": ["b", {}], "isbn": {}},
+        {"score": 1e999},
+    ],
+    ids=repr,
+)
+def test_what_can_not_be_read_never_replaces_what_is_stored(
+    database: Database, bad: dict[str, Any]
+) -> None:
+    good = Book.from_api(GOOD)
+    write(database, good)
+    before = without_times(database.stored()["1"])
+    flawed = Book.from_api(GOOD | bad | {"price": "2元"})
+    assert write(database, flawed) == ["changed"]
+    after = without_times(database.stored()["1"])
+    kept = after.pop("extra")
+    assert after == before | {"price": "2元"}
+    assert kept.keys() == bad.keys()
+    assert [kept[name] for name in bad if storable(bad[name])] == [
+        value for value in bad.values() if storable(value)
+    ]
+    assert write(database, flawed) == ["unchanged"]
+    read = Book.from_api(GOOD | {"score": 9, "authors": ["b"]})
+    assert write(database, read) == ["changed"]
+    after = without_times(database.stored()["1"])
+    assert after == {name: value for name, value in vars(read).items() if name != "extra"}
+
+
+def test_of_a_new_book_the_usable_part_of_what_can_not_be_read_is_stored(
+    database: Database,
+) -> None:
+    flawed = Book.from_api(GOOD | {"authors": ["b", {}], "score": "good"})
+    assert write(database, flawed, flawed) == ["inserted", "unchanged"]
+    stored = without_times(database.stored()["1"])
+    assert stored == vars(flawed)
+    assert (stored["authors"], stored["score"]) == (["b"], None)
+    assert stored["extra"] == {"authors": ["b", {}], "score": "good"}
+    document = Document.from_item(vars(flawed))
+    assert document.differing(stored | {"authors": ["c"], "isbn": "x"}) == ["isbn"]
+
+
+def test_a_stored_value_outlives_a_flaw_in_the_same_batch(database: Database) -> None:
+    flawed = Book.from_api(GOOD | {"score": "good"})
+    assert write(database, Book.from_api(GOOD), flawed) == ["inserted", "changed"]
+    assert database.stored()["1"]["score"] == 8.5
 
 
 def test_a_book_of_16_mb_is_stored_and_a_byte_more_is_rejected_alone(database: Database) -> None:
@@ -442,10 +494,9 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
     known = Book("1", name="a", authors=["b"], cover="c", score=7.5)
     write(database, known, Book("2"), Book("3"))
     age(database)
-    seen = with_store(database, lambda store: store.see(["2", "1", "4"]))
-    assert sorted(seen) == ["1", "2"]
-    for name in ("id", "name", "authors", "cover", "score"):
-        assert seen["1"][name] == vars(known)[name]
+    seen, refused = with_store(database, lambda store: store.see(["2", "1", "4"]))
+    assert (sorted(seen), refused) == (["1", "2"], {})
+    assert {name: seen["1"][name] for name in LISTED} == listed(known)
     assert (seen["1"]["crawled_at"], seen["1"]["listed_at"]) == (LONG_AGO, LONG_AGO)
     stored = database.stored()
     assert {one: moved(book) for one, book in stored.items()} == {
@@ -453,20 +504,167 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
         "2": {"listed_at"},
         "3": set(),
     }
-    seen = with_store(database, lambda store: store.see(["1"]))
+    seen, _ = with_store(database, lambda store: store.see(["1"]))
     assert seen["1"]["listed_at"] == stored["1"]["listed_at"]
-    assert with_store(database, lambda store: store.see([])) == {}
+    assert with_store(database, lambda store: store.see([])) == ({}, {})
 
 
-def test_books_are_counted_by_id_and_by_when_they_were_listed(database: Database) -> None:
-    write(database, *map(Book, "12345"))
+def listed(book: Book) -> dict[str, Any]:
+    """What the spider takes of this book from an index page."""
+    settings = {"SITE_URL": "http://x", "MONGO_RETRY_SECONDS": 1, "REFRESH_AFTER_DAYS": 7}
+    spider = BooksSpider.from_crawler(get_crawler(BooksSpider, settings | {"MAX_SWEEPS": 1}))
+    page = {"count": 1, "results": [vars(book)]}
+    response = JsonResponse("http://x/api/book/?limit=1&offset=0", body=json.dumps(page).encode())
+    (request,) = spider.parse_index(response)
+    return dict(request.meta["listed"])
+
+
+def test_a_book_whose_listing_mongodb_refuses_costs_its_neighbours_nothing(
+    database: Database,
+) -> None:
+    """The validator came later, and takes no writes to what it would not let in."""
+    write(database, *(Book(one, name="a") for one in "1234"), Book("5"), Book("6"))
     age(database)
-    seen = with_store(database, lambda store: store.see(["1", "2", "9"]))
-    now = database.stored()["1"]["listed_at"]
-    assert len(seen) == 2
-    assert with_store(database, lambda store: store.count(["1", "5", "9"])) == 2
-    assert with_store(database, lambda store: store.count_listed(LONG_AGO)) == 5
-    assert with_store(database, lambda store: store.count_listed(now)) == 2
+    database.books.database.command(
+        "collMod", "books", validator={"name": {"$type": "string"}}, validationLevel="strict"
+    )
+    seen, refused = with_store(database, lambda store: store.see(["5", "1", "6", "2", "9", "3"]))
+    assert sorted(seen) == ["1", "2", "3", "5", "6"]
+    assert sorted(refused) == ["5", "6"]
+    assert "validation" in refused["5"]
+    stored = database.stored()
+    assert [one for one in sorted(stored) if moved(stored[one])] == ["1", "2", "3"]
+
+
+def test_of_any_number_of_ids_the_stored_ones_are_told(database: Database) -> None:
+    write(database, Book("7"), Book("19999"), Book("20001"))
+    database.books.insert_one({"id": 8})
+    ids = [str(number) for number in range(25_000)]
+
+    async def ask(store: BookStore) -> tuple[Any, ...]:
+        await store.see(ids)
+        return await store.held(iter(ids)), await store.get(ids), await store.total()
+
+    held, stored, total = with_store(database, ask)
+    assert held == stored.keys() == {"7", "19999", "20001"}
+    assert all(isinstance(book["listed_at"], datetime) for book in stored.values())
+    assert total == 4
+    assert with_store(database, lambda store: store.held([])) == set()
+
+
+def test_which_books_are_held_is_read_from_the_index_alone(database: Database) -> None:
+    write(database, *map(Book, "123"))
+    database.books.database.command("profile", 2)
+    with_store(database, lambda store: store.held(["1", "2", "9"]))
+    database.books.database.command("profile", 0)
+    (query,) = database.books.database["system.profile"].find({"op": "query"})
+    assert (query["docsExamined"], query["nreturned"]) == (0, 2)
+
+
+# What others do to the collection meanwhile
+
+
+def test_without_its_unique_index_nothing_is_written_before_it_is_there_again(
+    database: Database,
+) -> None:
+    """Two that store the same books, while the collection is dropped under their hands."""
+
+    async def main() -> None:
+        async with opened(database) as one, opened(database) as other:
+            for number in range(1, 4):
+                documents = [Document.from_item({"id": str(n), "name": "a"}) for n in range(200)]
+                again = [document._replace(oid=ObjectId()) for document in documents]
+                results = await asyncio.gather(one.write(documents), other.write(again))
+                assert {type(outcome) for half in results for outcome in half} == {str}
+                assert database.books.count_documents({}) == 200
+                assert has_unique_index(database)
+                drop = (database.books.drop_indexes, database.books.drop)[number % 2]
+                drop()
+            assert (await one.see(["1"])).stored == {}
+            assert await other.held(["1", "2"]) == set()
+
+    asyncio.run(main())
+
+
+def has_unique_index(database: Database) -> bool:
+    indexes = database.books.index_information().values()
+    return [index["key"] for index in indexes if index.get("unique")] == [[("id", 1)]]
+
+
+@pytest.mark.parametrize("lost", ["index", "collection"])
+@pytest.mark.parametrize("work", ["write", "see", "held"])
+def test_whatever_comes_first_makes_a_lost_index_again(
+    database: Database, lost: str, work: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(database, Book("1"), Book("2", name="b"))
+
+    async def main(store: BookStore) -> None:
+        database.books.drop_indexes()
+        if lost == "collection":
+            database.books.drop()
+            database.books.database.create_collection("books")
+        if work == "write":
+            await store.write([Document.from_item(vars(Book("2")))])
+        else:
+            await getattr(store, work)(["1", "2"])
+
+    with_store(database, main)
+    assert has_unique_index(database)
+    (warning,) = caplog.records
+    assert "has lost its unique index on id" in warning.getMessage()
+
+
+def test_copies_that_came_while_the_index_was_gone_are_named(database: Database) -> None:
+    async def main(store: BookStore) -> None:
+        database.books.drop_indexes()
+        database.books.insert_many([{"id": "7"}, {"id": "7"}])
+        with pytest.raises(StoreError, match="holds books twice"):
+            await store.write([Document.from_item(vars(Book("1")))])
+
+    write(database, Book("2"))
+    with_store(database, main)
+    assert sorted(book["id"] for book in database.books.find()) == ["2", "7", "7"]
+
+
+@pytest.mark.parametrize("change", ["same", "other"])
+def test_a_book_that_is_deleted_between_query_and_write_is_stored_all_the_same(
+    database: Database, change: str
+) -> None:
+    books = [Book(one, name="a") for one in "123"]
+    write(database, *books)
+    if change == "other":
+        for book in books:
+            book.name = "b"
+    outcomes = with_store(database, lambda store: write_late(store, database, "2", books))
+    kept = "changed" if change == "other" else "unchanged"
+    assert outcomes == [kept, "inserted", kept]
+    stored = database.stored()
+    assert [stored[one]["name"] for one in "123"] == [book.name for book in books]
+    assert all(isinstance(stored["2"][name], datetime) for name in TIMES)
+
+
+async def write_late(
+    store: BookStore, database: Database, deleted: str, books: list[Book]
+) -> list[Any]:
+    """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
+    get = store.get
+
+    async def get_and_delete(ids: Any) -> dict[str, dict[str, Any]]:
+        store.get = get  # type: ignore[method-assign]
+        stored = await get(ids)
+        database.books.delete_one({"id": deleted})
+        return stored
+
+    store.get = get_and_delete  # type: ignore[method-assign]
+    return list(await store.write([Document.from_item(vars(book)) for book in books]))
+
+
+def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(
+    database: Database,
+) -> None:
+    """A list that holds the id is met by whatever asks for that id."""
+    database.books.insert_one({"id": ["1", "x"]})
+    assert write(database, Book("1"), Book("2"), Book("3")) == [Rejected, "inserted", "inserted"]
 
 
 # The pipeline

@@ -13,7 +13,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from w3lib.url import safe_url_string
 
 from spa5 import api, listing
-from spa5.items import Book, InvalidBook, book_id, brief
+from spa5.items import LISTED, Book, InvalidBook, book_id, brief
 from spa5.listing import Listing
 from spa5.walk import Page, Walk
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from spa5.crew import Crew
 
 REFRESH = ("changed", "missing", "all")
-# What an index page says of a book besides its id.
-SUMMARY = ("name", "authors", "cover", "score")
 
 
 class BooksSpider(Spider):
@@ -217,7 +215,7 @@ class BooksSpider(Spider):
                 self.logger.warning("%s lists no usable book: %s", url, error)
                 ids.append(None)
             else:
-                listed[one] = {name: result.get(name) for name in SUMMARY}
+                listed[one] = {name: result.get(name) for name in LISTED}
                 ids.append(one)
         return ids, listed
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spa5 import api
-from spa5.documents import Document, Rejected, now, plan
+from spa5.documents import Document, Rejected, now
 from spa5.items import Book, InvalidBook
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -265,7 +265,7 @@ def test_whatever_a_book_holds_is_stored_and_reads_back_equal(
         document = Document.from_item(vars(book))
     except Rejected:
         pytest.fail("from_api lets nothing through that BSON refuses")
-    (update,) = plan([document], {}, now())[1]
+    update = document.as_new(now())
     database.books.update_one({"id": update.id}, update.change, upsert=update.upsert)
     expected = {name: value for name, value in vars(book).items() if name != "extra" or value}
     stored = database.books.find_one({"id": "1"})

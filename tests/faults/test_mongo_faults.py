@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,12 +35,14 @@ from tests.test_crawl import assert_holds_catalogue
 from tests.test_mongod import kill, servers, wait_for_end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import Database
+    from tests.crawls import Ended
 
 WRITES = "insert update"
 BOOKS = 150
+STORES = "Books go to"  # the collection is open
 SHORT = "socketTimeoutMS=1000&serverSelectionTimeoutMS=1000&heartbeatFrequencyMS=500"
 
 
@@ -72,6 +75,17 @@ def site() -> Iterator[Site]:
         yield site
 
 
+def crawl_and_break(
+    database: Database, site: Site, breaks: Callable[[], None], *args: str
+) -> Ended:
+    """A crawl; what it stores in breaks when it has been opened and nothing is stored yet."""
+    with crawling(site.url, *args, **database.environment) as running:
+        running.wait_for(STORES)
+        with running.frozen():
+            breaks()
+        return running.end()
+
+
 Where = Literal["request", "reply"]
 Then = Literal["cut", "silence"]
 
@@ -97,8 +111,9 @@ def test_a_connection_that_breaks_in_the_middle_of_a_message_costs_a_retry_and_n
     times: int,
 ) -> None:
     with running_proxy(server.port) as proxy:
-        proxy.break_off(commands, where, then, times)
-        crawl = replace(database, uri=f"{proxy.uri}?{SHORT}").crawl(site.url)
+        through = replace(database, uri=f"{proxy.uri}?{SHORT}")
+        breaks = partial(proxy.break_off, commands, where, then, times)
+        crawl = crawl_and_break(through, site, breaks)
     assert_is_complete(crawl, database, site)
     assert_was_away_once(crawl)
 
@@ -193,8 +208,8 @@ def test_a_slow_server_is_no_outage(site: Site, server: Mongod, database: Databa
 def test_an_error_that_passes_is_waited_for(
     site: Site, server: Mongod, database: Database, how: dict[str, Any]
 ) -> None:
-    server.fail(WRITES, times=3, **how)
-    crawl = replace(database, uri=f"{server.uri}?{SHORT}").crawl(site.url)
+    through = replace(database, uri=f"{server.uri}?{SHORT}")
+    crawl = crawl_and_break(through, site, partial(server.fail, WRITES, times=3, **how))
     assert_is_complete(crawl, database, site)
     assert_was_away_once(crawl)
 
@@ -203,8 +218,8 @@ def test_while_only_writes_fail_the_log_tells_of_one_outage(
     site: Site, server: Mongod, database: Database
 ) -> None:
     """The queries for the next index pages go on meanwhile: they are no sign of its end."""
-    server.fail(WRITES, times=6, errorCode=14031)
-    crawl = database.crawl(site.url, "-a", "page_size=5")
+    breaks = partial(server.fail, WRITES, times=6, errorCode=14031)
+    crawl = crawl_and_break(database, site, breaks, "-a", "page_size=5")
     assert_is_complete(crawl, database, site)
     assert_was_away_once(crawl)
 
@@ -225,14 +240,30 @@ def test_an_error_that_does_not_pass_ends_the_crawl_at_once(
     assert_is_calm(crawl)
 
 
+def test_a_collection_that_is_dropped_under_two_crawls_holds_no_book_twice(
+    site: Site, database: Database
+) -> None:
+    environment = database.environment
+    with crawling(site.url, **environment) as one, crawling(site.url, **environment) as other:
+        other.wait_for(STORES)
+        one.wait_for_details(site, 60)
+        database.books.drop()
+        crawls = [one.end(), other.end()]
+    assert_holds_no_half_book(database, site)
+    indexes = database.books.index_information().values()
+    assert [index["key"] for index in indexes if index.get("unique")] == [[("id", 1)]]
+    for crawl in crawls:
+        assert_is_calm(crawl)
+
+
 @pytest.mark.parametrize("commands", ["find", WRITES, "aggregate"])
 def test_past_the_limit_the_crawl_gives_up_and_the_next_run_does_the_rest(
     site: Site, server: Mongod, database: Database, commands: str
 ) -> None:
     with running_proxy(server.port) as proxy:
-        proxy.break_off(commands, "request", times=10**9)
         through = replace(database, uri=f"{proxy.uri}?{SHORT}")
-        crawl = through.crawl(site.url, MONGO_RETRY_SECONDS="0.5")
+        breaks = partial(proxy.break_off, commands, "request", times=10**9)
+        crawl = crawl_and_break(through, site, breaks, "-s", "MONGO_RETRY_SECONDS=0.5")
     assert (crawl.exitcode, crawl.reason) == (1, "mongo_unavailable")
     stored = BOOKS if commands == "aggregate" else 0
     assert database.books.count_documents({}) == stored
