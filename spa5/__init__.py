@@ -17,6 +17,7 @@ store: the collection; the only module that knows the driver.
 mongod: the embedded server.
 stats: Scrapy's counts, at the price of a dictionary.
 progress: what people see of a crawl, and the summary at its end.
+plain: what is shown can't break a terminal, whatever the site sends.
 bar: the line at the bottom of a terminal.
 feeds: books in CSV.
 workers: the scheduler of a process that shares a crawl with others, through Redis.

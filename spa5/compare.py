@@ -12,6 +12,7 @@ from scrapy.exceptions import CloseSpider
 
 from spa5 import api
 from spa5.documents import Document, Rejected
+from spa5.plain import plain
 from spa5.store import BookStore, StoreError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Compare:
         self.pending.discard(one)
         self.differ |= bool(lines)
         for line in lines:
-            print(line)
+            print(plain(line))
 
 
 def _differences(book: Book, stored: dict[str, Any]) -> list[str]:

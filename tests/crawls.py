@@ -60,6 +60,7 @@ def scrapy(*args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="backslashreplace",  # a test may choose another encoding
     )
     with process:
         try:

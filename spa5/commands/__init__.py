@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from spa5.plain import show_plainly
+
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler, CrawlerProcessBase
     from scrapy.settings import Settings
+
+show_plainly()  # Scrapy imports this package before it runs any command
 
 
 def only_look(settings: Settings | None, *, store: bool = False) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
+from spa5.plain import plain
+
 if TYPE_CHECKING:
     import argparse
 
@@ -50,7 +52,7 @@ class Command(ScrapyCommand):
 
 def _row(line: Line) -> str:
     """One line; on a terminal it is folded, so that the table stays one."""
-    row = f"{line.status:<6}{line.name:<13}{line.text}"
+    row = f"{line.status:<6}{line.name:<13}{plain(line.text)}"
     if not sys.stdout.isatty():
         return row
     return textwrap.fill(
