@@ -5,6 +5,7 @@ The data's way:
     index page -> SkipStored -> detail -> Book.from_api -> MongoPipeline -> BookStore -> MongoDB
 
 api: the site's URLs, and what an answer must look like.
+arguments: checks what a crawl is given, before any request.
 spiders.books: asks for index pages and details, and turns them into books.
 handlers: the download handler.
 downloadermiddlewares: keeps requests on the API, and tries again what failed.
