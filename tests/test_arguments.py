@@ -30,7 +30,7 @@ def test_whole_numbers_from_1_on_are_taken(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "", "x", "٣", "1" * 10, None, True])
 def test_other_numbers_are_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="pages=.*: use a whole number from 1 on"):
+    with pytest.raises(UsageError, match=r"pages=.*: use a whole number from 1 on"):
         positive("pages", value)
 
 
@@ -41,7 +41,7 @@ def test_numbers_from_0_on_are_taken(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e9", "", "x", None, []])
 def test_what_is_no_number_from_0_on_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="REFRESH_AFTER_DAYS=.*: use a number from 0 on"):
+    with pytest.raises(UsageError, match=r"REFRESH_AFTER_DAYS=.*: use a number from 0 on"):
         check_number("REFRESH_AFTER_DAYS", value)
 
 

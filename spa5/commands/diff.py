@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.commands import only_look, run_crawl
+from spa5.commands import only_look, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +33,6 @@ class Command(ScrapyCommand):
         super().process_options(args, opts)
         only_look(self.settings)
         self.settings.set("ITEM_PIPELINES", {"spa5.compare.Compare": 300}, priority="cmdline")
-        self.settings.set("EXTENSIONS", {}, priority="cmdline")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.compare import Compare  # `scrapy doctor` must start without the driver
@@ -46,8 +44,7 @@ class Command(ScrapyCommand):
             crawler = self.crawler_process.create_crawler("books")
             run_crawl(self.crawler_process, crawler, ids=",".join(args))
         except UsageError as error:
-            sys.stderr.write(f"scrapy diff: {error}\n")
-            self.exitcode = 2
+            self.exitcode = refuse(self, error)
             return
         compare = crawler.get_item_pipeline(Compare)
         self.exitcode = 2 if compare is None or compare.pending else int(compare.differ)
