@@ -43,6 +43,7 @@ class BooksSpider(Spider):
     """
 
     name = "books"
+    item_class = Book  # for the header of a feed that gets none
 
     def __init__(
         self,
