@@ -3,6 +3,7 @@
 The project's own settings also read the environment variable of their name.
 """
 
+from logging import getLevelName
 from os import environ
 
 BOT_NAME = "spa5"
@@ -101,6 +102,8 @@ EXTENSIONS = {
 }
 PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
 
-# The log: a line for each book would cost more than storing it.
-LOG_LEVEL = "INFO"
+# The log: a line for each book would cost more than storing it. The environment's LOG_LEVEL may be
+# meant for other programs: one that Python does not know is ignored.
+_level = environ.get("LOG_LEVEL", "").upper()
+LOG_LEVEL = _level if isinstance(getLevelName(_level), int) else "INFO"
 RETRY_GIVE_UP_LOG_LEVEL = "DEBUG"  # the spider says it, with the reason

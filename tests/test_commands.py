@@ -169,3 +169,21 @@ def test_what_looks_opens_no_door(site: Site, nowhere: dict[str, str], command: 
     assert "Telnet" not in ended.log
     assert "RemoteControl" not in ended.log
     assert "Books:" not in ended.log  # the summary of a crawl
+
+
+@pytest.mark.parametrize(
+    ("level", "arguments", "shown"),
+    [
+        ("warning", (), False),
+        ("ERROR", ("-L", "INFO"), True),  # the command line comes first
+        ("verbose", (), True),  # meant for another program
+        ("", (), True),
+    ],
+)
+def test_the_environment_chooses_the_logs_level(
+    nowhere: dict[str, str], level: str, arguments: tuple[str, ...], shown: bool
+) -> None:
+    ended = run("crawl", "books", *arguments, **nowhere, LOG_LEVEL=level)
+    assert ended.exitcode == 1
+    assert (" INFO: " in ended.log) == shown
+    assert " ERROR: " in ended.log
