@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _ABSENT = object()
 _MOST_SHOWN = 160  # characters of a value
+_IDS_A_QUERY = 10_000  # far below the 16 MB that MongoDB takes
 
 
 class Compare:
@@ -48,7 +49,8 @@ class Compare:
         self.pending.update(ids)
         try:
             await self.store.open(read_only=True)
-            self.stored = await self.store.get(ids)
+            for start in range(0, len(ids), _IDS_A_QUERY):
+                self.stored |= await self.store.get(ids[start : start + _IDS_A_QUERY])
         except StoreError as error:
             logger.error("%s", error)
             raise CloseSpider("mongo_unavailable") from None

@@ -1,4 +1,4 @@
-"""`scrapy diff ID…`: books on the site against the collection, field by field."""
+"""`scrapy diff ID… | @FILE`: books on the site against the collection, field by field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command(ScrapyCommand):
     requires_project = True
 
     def syntax(self) -> str:
-        return "ID…"
+        return "ID… | @FILE"
 
     def short_desc(self) -> str:
         return "Compare books on the site with what is stored"
@@ -40,7 +40,7 @@ class Command(ScrapyCommand):
         assert self.crawler_process
         try:
             if not args:
-                raise UsageError("give the ids of books")
+                raise UsageError("give the ids of books, or @FILE with one a line")
             crawler = self.crawler_process.create_crawler("books")
             run_crawl(self.crawler_process, crawler, ids=",".join(args))
         except UsageError as error:
