@@ -82,6 +82,18 @@ def test_parse_shows_what_a_callback_makes_of_a_page(
     assert parse.exitcode == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "found"), [("/api/book/{}/", "'id': '{}'"), ("/api/book/", "{}/")]
+)
+def test_parse_knows_the_sites_pages(
+    site: Site, nowhere: dict[str, str], path: str, found: str
+) -> None:
+    one = site.catalogue.ids[0]
+    parse = run("parse", "--nolog", "--nocolour", site.url + path.format(one), **nowhere)
+    assert found.format(one) in parse.output
+    assert parse.exitcode == 0
+
+
 def test_parse_with_pipelines_ends_when_the_book_is_stored(site: Site, database: Database) -> None:
     one = site.catalogue.ids[0]
     arguments = ("--spider", "books", "-c", "parse_detail", "--pipelines")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from spa5.doctor import Line
 
 
+_WIDE = 50  # columns; where there are fewer, an indent would leave too few
+
+
 class Command(ScrapyCommand):
     """Changes nothing. Exit code 1: something fails; warnings do not count."""
 
@@ -55,10 +58,11 @@ def _row(line: Line) -> str:
     row = f"{line.status:<6}{line.name:<13}{plain(line.text)}"
     if not sys.stdout.isatty():
         return row
+    columns = shutil.get_terminal_size().columns
     return textwrap.fill(
         row,
-        shutil.get_terminal_size().columns,
-        subsequent_indent=" " * 19,
+        columns,
+        subsequent_indent=" " * (19 if columns >= _WIDE else 6),
         break_long_words=False,
         break_on_hyphens=False,
     )
