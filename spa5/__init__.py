@@ -5,6 +5,7 @@ The data's way:
     index page -> SkipStored -> detail -> Book.from_api -> MongoPipeline -> BookStore -> MongoDB
 
 api: the site's URLs, and what an answer must look like.
+arguments: checks what a crawl is given, before any request.
 spiders.books: asks for index pages and details, and turns them into books.
 handlers: the download handler.
 downloadermiddlewares: keeps requests on the API, and tries again what failed.
@@ -17,6 +18,7 @@ store: the collection; the only module that knows the driver.
 mongod: the embedded server.
 stats: Scrapy's counts, at the price of a dictionary.
 progress: what people see of a crawl, and the summary at its end.
+plain: what is shown can't break a terminal, whatever the site sends.
 bar: the line at the bottom of a terminal.
 feeds: books in CSV.
 workers: the scheduler of a process that shares a crawl with others, through Redis.

@@ -12,6 +12,7 @@ from scrapy.exceptions import CloseSpider
 
 from spa5 import api
 from spa5.documents import Document, Rejected
+from spa5.plain import plain
 from spa5.store import BookStore, StoreError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _ABSENT = object()
 _MOST_SHOWN = 160  # characters of a value
+_IDS_A_QUERY = 10_000  # far below the 16 MB that MongoDB takes
 
 
 class Compare:
@@ -47,7 +49,8 @@ class Compare:
         self.pending.update(ids)
         try:
             await self.store.open(read_only=True)
-            self.stored = await self.store.get(ids)
+            for start in range(0, len(ids), _IDS_A_QUERY):
+                self.stored |= await self.store.get(ids[start : start + _IDS_A_QUERY])
         except StoreError as error:
             logger.error("%s", error)
             raise CloseSpider("mongo_unavailable") from None
@@ -73,7 +76,7 @@ class Compare:
         self.pending.discard(one)
         self.differ |= bool(lines)
         for line in lines:
-            print(line)
+            print(plain(line))
 
 
 def _differences(book: Book, stored: dict[str, Any]) -> list[str]:

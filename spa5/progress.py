@@ -12,6 +12,7 @@ from scrapy import signals
 from scrapy.utils.asyncio import create_looping_call
 
 from spa5.pipelines import MongoPipeline
+from spa5.plain import plain
 from spa5.spiders.books import BooksSpider
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Progress:
         if self.crawler.stats.get_value("elapsed_time_seconds") is None:  # it never began
             return
         if self.bar is not None:
-            sys.stderr.write(table(self.figures))
+            sys.stderr.write(plain(table(self.figures)))
         else:
             log(self.figures)
 

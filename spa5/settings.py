@@ -3,6 +3,7 @@
 The project's own settings also read the environment variable of their name.
 """
 
+from logging import getLevelName
 from os import environ
 
 BOT_NAME = "spa5"
@@ -43,6 +44,7 @@ DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.cookies.CookiesMiddleware": None,
 }
 DOWNLOAD_TIMEOUT = 30
+SITE_RETRY_SECONDS = environ.get("SITE_RETRY_SECONDS", 300)  # while the site as a whole is away
 RETRY_TIMES = 5
 # Scrapy's, without those that import Twisted's HTTP client, of which no handler here makes use.
 RETRY_EXCEPTIONS = [
@@ -104,6 +106,8 @@ EXTENSIONS = {
 }
 PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
 
-# The log: a line for each book would cost more than storing it.
-LOG_LEVEL = "INFO"
+# The log: a line for each book would cost more than storing it. The environment's LOG_LEVEL may be
+# meant for other programs: one that Python does not know is ignored.
+_level = environ.get("LOG_LEVEL", "").upper()
+LOG_LEVEL = _level if isinstance(getLevelName(_level), int) else "INFO"
 RETRY_GIVE_UP_LOG_LEVEL = "DEBUG"  # the spider says it, with the reason

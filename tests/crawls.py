@@ -60,6 +60,7 @@ def scrapy(*args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="backslashreplace",  # a test may choose another encoding
     )
     with process:
         try:
@@ -89,5 +90,5 @@ def ended(process: subprocess.Popen[str], stats_file: Path) -> Ended:
 _OWN = {
     *("SITE_URL", "CONCURRENT_REQUESTS", "MONGO_URI", "MONGO_DATABASE", "MONGO_COLLECTION"),
     *("MONGO_DATA_DIR", "MONGO_RETRY_SECONDS", "REFRESH_AFTER_DAYS", "MAX_SWEEPS"),
-    *("REDIS_URL", "CRAWL_ID", "TEST_STATS_FILE"),
+    *("REDIS_URL", "CRAWL_ID", "LOG_LEVEL", "TEST_STATS_FILE"),
 }

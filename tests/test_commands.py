@@ -82,6 +82,18 @@ def test_parse_shows_what_a_callback_makes_of_a_page(
     assert parse.exitcode == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "found"), [("/api/book/{}/", "'id': '{}'"), ("/api/book/", "{}/")]
+)
+def test_parse_knows_the_sites_pages(
+    site: Site, nowhere: dict[str, str], path: str, found: str
+) -> None:
+    one = site.catalogue.ids[0]
+    parse = run("parse", "--nolog", "--nocolour", site.url + path.format(one), **nowhere)
+    assert found.format(one) in parse.output
+    assert parse.exitcode == 0
+
+
 def test_parse_with_pipelines_ends_when_the_book_is_stored(site: Site, database: Database) -> None:
     one = site.catalogue.ids[0]
     arguments = ("--spider", "books", "-c", "parse_detail", "--pipelines")
@@ -93,3 +105,97 @@ def test_parse_with_pipelines_ends_when_the_book_is_stored(site: Site, database:
 
 def test_check_needs_no_database(nowhere: dict[str, str]) -> None:
     assert run("check", **nowhere).exitcode == 0
+
+
+SPIDER_FILE = "spa5/spiders/books.py"
+
+
+def test_runspider_stores_like_crawl(site: Site, database: Database) -> None:
+    environment = {"SITE_URL": site.url, **database.environment}
+    ended = run("runspider", SPIDER_FILE, "-a", "pages=1", "-a", "page_size=10", **environment)
+    assert ended.exitcode == 0
+    assert len(database.stored()) == 10
+
+
+def test_runspider_tells_by_its_exit_code_that_books_are_missing(
+    site: Site, database: Database
+) -> None:
+    one = site.catalogue.ids[0]
+    site.control(override={f"/api/book/{one}/": {"status": 403}})
+    arguments = ("-a", f"ids={one}", "-s", "MAX_SWEEPS=1")
+    environment = {"SITE_URL": site.url, **database.environment}
+    ended = run("runspider", SPIDER_FILE, *arguments, **environment)
+    site.control(override={f"/api/book/{one}/": None})
+    assert "Spider closed (incomplete)" in ended.log
+    assert ended.exitcode == 1
+
+
+def test_runspider_tells_by_its_exit_code_that_there_is_no_database(
+    nowhere: dict[str, str],
+) -> None:
+    ended = run("runspider", SPIDER_FILE, **nowhere)
+    assert "Spider closed (mongo_unavailable)" in ended.log
+    assert ended.exitcode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((SPIDER_FILE, "-a", "pages=x"), "pages='x': use a whole number from 1 on"),
+        (("missing.py",), "missing.py: no such file"),
+        (("spa5/items.py",), "spa5/items.py holds no spider"),
+        (("README.md",), "README.md can't be loaded: Not a Python source file"),
+    ],
+)
+def test_what_runspider_can_not_run_is_one_line(
+    nowhere: dict[str, str], arguments: tuple[str, ...], said: str
+) -> None:
+    ended = run("runspider", *arguments, **nowhere)
+    assert ended.log.splitlines()[-1].startswith(f"scrapy runspider: {said}")
+    assert "Traceback" not in ended.log
+    assert ended.exitcode == 2
+
+
+def test_runspider_runs_a_spider_of_another_file(nowhere: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(
+        "import scrapy\nclass Other(scrapy.Spider):\n    name = 'other'\n"
+    )
+    ended = run("runspider", str(tmp_path / "other.py"), "-s", "ITEM_PIPELINES={}", **nowhere)
+    assert "Spider closed (finished)" in ended.log
+    assert ended.exitcode == 0
+
+
+def test_bench_needs_no_database(nowhere: dict[str, str]) -> None:
+    ended = run("bench", "-s", "CLOSESPIDER_PAGECOUNT=10", **nowhere)
+    assert "Spider closed (closespider_pagecount)" in ended.log
+    assert "ERROR" not in ended.log
+    assert ended.exitcode == 0
+
+
+@pytest.mark.parametrize("command", ["fetch", "diff"])
+def test_what_looks_opens_no_door(site: Site, nowhere: dict[str, str], command: str) -> None:
+    one = site.catalogue.ids[0]
+    what = {"fetch": f"{site.url}/api/book/{one}/", "diff": one}[command]
+    ended = run(command, "-L", "INFO", what, **nowhere)
+    assert "Enabled extensions" in ended.log
+    assert "Telnet" not in ended.log
+    assert "RemoteControl" not in ended.log
+    assert "Books:" not in ended.log  # the summary of a crawl
+
+
+@pytest.mark.parametrize(
+    ("level", "arguments", "shown"),
+    [
+        ("warning", (), False),
+        ("ERROR", ("-L", "INFO"), True),  # the command line comes first
+        ("verbose", (), True),  # meant for another program
+        ("", (), True),
+    ],
+)
+def test_the_environment_chooses_the_logs_level(
+    nowhere: dict[str, str], level: str, arguments: tuple[str, ...], shown: bool
+) -> None:
+    ended = run("crawl", "books", *arguments, **nowhere, LOG_LEVEL=level)
+    assert ended.exitcode == 1
+    assert (" INFO: " in ended.log) == shown
+    assert " ERROR: " in ended.log

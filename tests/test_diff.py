@@ -14,6 +14,7 @@ from tests.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import Database
 
@@ -103,9 +104,30 @@ def test_what_can_not_be_compared_is_trouble(site: Site, crawled: Database) -> N
     assert ended.exitcode == 2
 
 
+def test_many_ids_come_from_a_file_and_are_one_query(crawled: Database, tmp_path: Path) -> None:
+    with running_site(books=300) as site:
+        ids = site.catalogue.ids
+        file = tmp_path / "ids.txt"
+        file.write_text("\n".join(ids))
+        mongo = crawled.books.database
+        mongo.command("profile", 2)
+        ended = diff(site.url, crawled, f"@{file}")
+        mongo.command("profile", 0)
+    assert ended.exitcode == 1
+    assert len(ended.output.splitlines()) >= len(ids) - 5
+    assert (
+        mongo["system.profile"].count_documents({"op": "query", "ns": crawled.books.full_name}) == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((), "give the ids of books"), (("1", "$ne"), "use digits")],
+    [
+        ((), "give the ids of books"),
+        (("1", "$ne"), "use digits"),
+        (("@missing.txt",), "No such file"),
+        (("1", "@ids.txt"), "use digits"),
+    ],
 )
 def test_wrong_arguments_are_one_line(
     site: Site, database: Database, arguments: tuple[str, ...], said: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import shutil
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from tests.mongods import PASSWORD, replica_set
 from tests.redises import RedisServer, needs_redis, running_redis
 from tests.site import RunningSite as Site
 from tests.site import running_site
+from tests.terminal import scrapy_on_terminal
 from tests.test_mongod import fake_wheel, servers
 
 if TYPE_CHECKING:
@@ -165,20 +165,18 @@ def test_with_everything_down_it_ends_in_time_and_tells_no_secret(tmp_path: Path
     assert (process.returncode, log) == (1, "")
 
 
-def test_on_a_terminal_the_table_is_folded() -> None:
-    terminal, its_side = pty.openpty()
-    command = [sys.executable, "-m", "scrapy", "doctor", "-s", "SITE_URL=nowhere"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=its_side, env=os.environ | {"COLUMNS": "50"}
-    ) as process:
-        os.close(its_side)
-        with os.fdopen(terminal, "rb") as output:
-            first = [output.readline().decode().rstrip() for _ in range(3)]
-            process.wait()
-    assert first[0].startswith("ok    Python       3.")
-    assert first[1].startswith("ok    packages     scrapy 2.")
-    assert first[2].startswith("                   ")
-    assert max(map(len, first)) <= 50
+@pytest.mark.parametrize(("columns", "indent"), [(50, 19), (40, 6)])
+def test_on_a_terminal_the_table_is_folded(columns: int, indent: int) -> None:
+    settings = ("-s", "SITE_URL=nowhere")
+    with scrapy_on_terminal("doctor", *settings, columns=columns, COLUMNS="") as terminal:
+        assert terminal.end() == 1
+    rows = terminal.rows
+    assert rows[0].startswith("ok    Python       3.")
+    packages = next(number for number, row in enumerate(rows) if row.startswith("ok    packages"))
+    assert rows[packages + 1].startswith(" " * indent)
+    assert rows[packages + 1][indent] != " "
+    assert "SITE_URL='nowhere':" in " ".join(" ".join(rows).split())
+    assert rows[-1].split() == ["skip", "the", "rest", "see", "above"]
 
 
 def test_an_egg_is_examined_where_there_is_no_project(tmp_path: Path, site: Site) -> None:

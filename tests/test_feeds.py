@@ -7,18 +7,35 @@ import json
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 
+from spa5.feeds import CsvExporter
 from spa5.items import Book
+from tests.site import RunningSite as Site
 from tests.site import running_site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import Database
 
 FIELDS = [field.name for field in fields(Book)]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with running_site(books=5) as site:
+        yield site
+
+
+@pytest.fixture
+def stored(site: Site, database: Database) -> Database:
+    """The site's books are stored: another crawl finds nothing new."""
+    database.crawl(site.url)
+    return database
 
 
 def as_stored(row: dict[str, Any]) -> dict[str, Any]:
@@ -89,9 +106,53 @@ def test_skipped_books_are_not_in_a_feed_until_all_are_refreshed(
     with running_site(books=20) as site:
         database.crawl(site.url)
         database.crawl(site.url, "-O", str(feed))
-        assert not feed.exists() or not feed.read_text()
+        assert read(feed) == []
         database.crawl(site.url, "-O", str(feed), "-a", "refresh=all")
     assert len(read(feed)) == 20
+
+
+def test_without_anything_new_each_feed_is_a_valid_one(
+    stored: Database, site: Site, tmp_path: Path
+) -> None:
+    feeds = [tmp_path / f"books.{kind}" for kind in ("csv", "json", "jsonl", "xml")]
+    arguments = [argument for feed in feeds for argument in ("-O", str(feed))]
+    assert stored.crawl(site.url, *arguments).exitcode == 0
+    assert [read(feed) for feed in feeds[:3]] == [[], [], []]
+    assert feeds[0].read_bytes().decode() == ",".join(FIELDS) + "\r\n"
+    assert list(ElementTree.parse(feeds[3]).getroot()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "header"),
+    [("id,score", "id,score\r\n"), ('{"id": "number", "score": "stars"}', "number,stars\r\n")],
+)
+def test_the_header_names_the_fields_that_were_asked_for(
+    stored: Database, site: Site, tmp_path: Path, setting: str, header: str
+) -> None:
+    feed = tmp_path / "books.csv"
+    stored.crawl(site.url, "-O", str(feed), "-s", f"FEED_EXPORT_FIELDS={setting}")
+    assert feed.read_bytes().decode() == header
+
+
+def test_a_file_that_is_appended_to_keeps_its_one_header(
+    stored: Database, site: Site, tmp_path: Path
+) -> None:
+    feed = tmp_path / "books.csv"
+    ids = site.catalogue.ids
+    for some in (ids[:2], [], ids[2:]):
+        stored.books.delete_many({"id": {"$in": some}})
+        stored.crawl(site.url, "-o", str(feed))
+    assert len(feed.read_bytes().decode().splitlines()[0].split(",")) == len(FIELDS)
+    assert sorted(book["id"] for book in read(feed)) == sorted(ids)
+
+
+def test_items_that_are_not_known_get_no_header(tmp_path: Path) -> None:
+    feed = tmp_path / "other.csv"
+    with feed.open("wb") as file:
+        exporter = CsvExporter(file)
+        exporter.start_exporting()
+        exporter.finish_exporting()
+    assert feed.read_bytes() == b""
 
 
 def test_what_mongodb_refuses_is_in_no_feed(database: Database, tmp_path: Path) -> None:

@@ -1,25 +1,74 @@
-"""The project's Scrapy commands, one a module."""
+"""The project's Scrapy commands, one a module, and what they share."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
+from scrapy.exceptions import UsageError
+
+from spa5.plain import plain, show_plainly
+
 if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.commands import BaseRunSpiderCommand, ScrapyCommand
     from scrapy.crawler import Crawler, CrawlerProcessBase
     from scrapy.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+# Scrapy's reasons for a limit or a signal that the user set start or read like this.
+_DONE = ("finished", "shutdown", "closespider_")
+
+show_plainly()  # Scrapy imports this package before it runs any command
+
 
 def only_look(settings: Settings | None, *, store: bool = False) -> None:
-    """Let a command show pages: nothing is skipped or swept, and no database is needed.
+    """Let a command show pages: nothing is skipped, swept or summed up, and no database is needed.
 
     With `store` the item pipelines stay. Scrapy opens them for each command that fetches.
     """
     assert settings is not None
     settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
-    settings.set("PROGRESS_ENABLED", False, priority="cmdline")
+    extensions = settings.getdict("EXTENSIONS") | {"spa5.progress.Progress": None}
+    settings.set("EXTENSIONS", extensions, priority="cmdline")
     if not store:
         settings.set("ITEM_PIPELINES", {}, priority="cmdline")
+
+
+def run_spider(
+    command: BaseRunSpiderCommand, spider: str | type[Spider], arguments: dict[str, str]
+) -> int:
+    """Run a crawl to its end, and return the exit code that tells whether it did what was asked.
+
+    0: it did, or a limit or signal of the user's ended it; 1: it did not; 2: the spider does not
+    exist or refuses its arguments or settings, which is told in one line.
+    """
+    try:
+        crawler = command._create_crawler(spider)
+        # Scrapy filters at the handler only: each response would make records for nobody.
+        logging.getLogger("scrapy").setLevel(crawler.settings["LOG_LEVEL"])
+        # What was imported stays: the collector need not look at it each time.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        run_crawl(command.crawler_process, crawler, **arguments)
+    except (UsageError, KeyError) as error:  # KeyError: no spider of that name
+        return refuse(command, error)
+    stats = crawler.stats.get_stats() if crawler._stats else {}
+    done = str(stats.get("finish_reason")).startswith(_DONE)
+    return 0 if done and "mongo/unavailable" not in stats else 1
+
+
+def refuse(command: ScrapyCommand, error: Exception) -> int:
+    """Say in one line what is wrong with the arguments or settings; return the exit code."""
+    name = command.__module__.rpartition(".")[2]
+    sys.stderr.write(plain(f"scrapy {name}: {error.args[0]}\n"))
+    if command.settings and command.settings["LOG_FILE"]:  # scrapyd shows that one
+        logger.error("%s", error.args[0])
+    return 2
 
 
 def run_crawl(process: CrawlerProcessBase | None, crawler: Crawler, **arguments: Any) -> None:

@@ -1,14 +1,13 @@
-"""`scrapy diff ID…`: books on the site against the collection, field by field."""
+"""`scrapy diff ID… | @FILE`: books on the site against the collection, field by field."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.commands import only_look, run_crawl
+from spa5.commands import only_look, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +22,7 @@ class Command(ScrapyCommand):
     requires_project = True
 
     def syntax(self) -> str:
-        return "ID…"
+        return "ID… | @FILE"
 
     def short_desc(self) -> str:
         return "Compare books on the site with what is stored"
@@ -34,7 +33,6 @@ class Command(ScrapyCommand):
         super().process_options(args, opts)
         only_look(self.settings)
         self.settings.set("ITEM_PIPELINES", {"spa5.compare.Compare": 300}, priority="cmdline")
-        self.settings.set("EXTENSIONS", {}, priority="cmdline")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.compare import Compare  # `scrapy doctor` must start without the driver
@@ -42,12 +40,11 @@ class Command(ScrapyCommand):
         assert self.crawler_process
         try:
             if not args:
-                raise UsageError("give the ids of books")
+                raise UsageError("give the ids of books, or @FILE with one a line")
             crawler = self.crawler_process.create_crawler("books")
             run_crawl(self.crawler_process, crawler, ids=",".join(args))
         except UsageError as error:
-            sys.stderr.write(f"scrapy diff: {error}\n")
-            self.exitcode = 2
+            self.exitcode = refuse(self, error)
             return
         compare = crawler.get_item_pipeline(Compare)
         self.exitcode = 2 if compare is None or compare.pending else int(compare.differ)

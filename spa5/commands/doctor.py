@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
+from spa5.plain import plain
+
 if TYPE_CHECKING:
     import argparse
 
     from spa5.doctor import Line
+
+
+_WIDE = 50  # columns; where there are fewer, an indent would leave too few
 
 
 class Command(ScrapyCommand):
@@ -50,13 +55,14 @@ class Command(ScrapyCommand):
 
 def _row(line: Line) -> str:
     """One line; on a terminal it is folded, so that the table stays one."""
-    row = f"{line.status:<6}{line.name:<13}{line.text}"
+    row = f"{line.status:<6}{line.name:<13}{plain(line.text)}"
     if not sys.stdout.isatty():
         return row
+    columns = shutil.get_terminal_size().columns
     return textwrap.fill(
         row,
-        shutil.get_terminal_size().columns,
-        subsequent_indent=" " * 19,
+        columns,
+        subsequent_indent=" " * (19 if columns >= _WIDE else 6),
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -13,6 +13,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from w3lib.url import safe_url_string
 
 from spa5 import api, listing
+from spa5.arguments import book_ids, check_settings, positive
 from spa5.items import LISTED, Book, InvalidBook, book_id, brief
 from spa5.listing import Listing
 from spa5.walk import Page, Walk
@@ -35,12 +36,13 @@ class BooksSpider(Spider):
     """Asks for the catalogue's index pages, and for the detail of each book that they list.
 
     Arguments: `pages` (index pages at the most; all), `page_size` (books a page; 100), `refresh`
-    (which stored books to fetch again: `changed`, `missing` or `all`; `changed`), `ids`
-    (comma-separated: just these books, no index) and `accept` (`drift`: what the site sends is
-    right). Settings: SITE_URL, CONCURRENT_REQUESTS, REDIS_URL, CRAWL_ID.
+    (which stored books to fetch again: `changed`, `missing` or `all`; `changed`), `ids` (just these
+    books, no index: comma-separated, or `@FILE` with one a line) and `accept` (`drift`: what the
+    site sends is right). Settings: SITE_URL, CONCURRENT_REQUESTS, REDIS_URL, CRAWL_ID.
     """
 
     name = "books"
+    item_class = Book  # for the header of a feed that gets none
 
     def __init__(
         self,
@@ -58,12 +60,12 @@ class BooksSpider(Spider):
                 f"accept"
             )
         super().__init__(**others)
-        self.pages = None if pages is None else _positive("pages", pages)
-        self.page_size = _positive("page_size", page_size)
+        self.pages = None if pages is None else positive("pages", pages)
+        self.page_size = positive("page_size", page_size)
         if refresh not in REFRESH:
             raise UsageError(f"refresh={brief(refresh)}: use one of {', '.join(REFRESH)}")
         self.refresh = refresh
-        self.ids = None if ids is None else _ids(ids)
+        self.ids = None if ids is None else book_ids(ids)
         if accept not in (None, "drift"):
             raise UsageError(f"accept={brief(accept)}: there is only accept=drift")
         self.accepts_drift = accept == "drift"
@@ -78,6 +80,7 @@ class BooksSpider(Spider):
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        check_settings(crawler.settings)
         spider = super().from_crawler(crawler, *args, **kwargs)
         spider.site = str(crawler.settings["SITE_URL"]).rstrip("/")
         if "@" in spider.site:
@@ -88,8 +91,6 @@ class BooksSpider(Spider):
         spider.site = safe_url_string(spider.site)  # once, for all details
         spider.allowed_domains = [parts.hostname]
         spider.reserve = crawler.settings.getint("CONCURRENT_REQUESTS")
-        for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS", "DRIFT_SHARE"):
-            _check_number(name, crawler.settings[name])
         crawler.signals.connect(spider.item_scraped, signals.item_scraped)
         crawler.signals.connect(spider.item_dropped, signals.item_dropped)
         return spider
@@ -98,7 +99,7 @@ class BooksSpider(Spider):
     def update_settings(cls, settings: BaseSettings) -> None:
         """CONCURRENT_REQUESTS alone rules: the limit per domain follows at the same priority."""
         super().update_settings(settings)
-        limit = _positive("CONCURRENT_REQUESTS", settings["CONCURRENT_REQUESTS"])
+        limit = positive("CONCURRENT_REQUESTS", settings["CONCURRENT_REQUESTS"])
         priority = settings.getpriority("CONCURRENT_REQUESTS") or 0
         settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
         if settings["REDIS_URL"] or settings["CRAWL_ID"]:
@@ -296,31 +297,6 @@ class BooksSpider(Spider):
 
     def count(self, stat: str, by: int = 1) -> None:
         self.crawler.stats.inc_value(stat, by)
-
-
-def _positive(name: str, value: Any) -> int:
-    text = str(value)
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise UsageError(f"{name}={brief(value)}: use a whole number from 1 on")
-    return int(text)
-
-
-def _check_number(name: str, value: Any) -> None:
-    try:
-        usable = 0 <= float(value) < 1e9
-    except (TypeError, ValueError):
-        usable = False
-    if not usable:
-        raise UsageError(f"{name}={brief(value)}: use a number from 0 on")
-
-
-def _ids(value: str) -> list[str]:
-    """The ids of a comma-separated list, each once."""
-    try:
-        ids = [book_id(one.strip()) for one in str(value).split(",")]
-    except InvalidBook as error:
-        raise UsageError(f"ids={brief(value)}: {error}; use digits, separated by commas") from None
-    return list(dict.fromkeys(ids))
 
 
 def _request(failure: Failure) -> Request:

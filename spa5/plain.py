@@ -1,0 +1,41 @@
+"""Plain text: nothing that the project shows can break a terminal, or a program that reads it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+
+# Control characters but for tab and line feed, those that turn the direction of writing, and lone
+# surrogates, which no encoding can spell.
+_UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Return `text` with escapes like `\\x1b` for the characters that a terminal would act upon."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class PlainRecord(logging.LogRecord):
+    """A line of the log. The site, the collection and Redis can put what they like into it."""
+
+    def getMessage(self) -> str:
+        return plain(super().getMessage())
+
+    @property
+    def exc_text(self) -> str | None:
+        """The traceback. logging keeps it here when it has formatted it."""
+        return self._exc_text
+
+    @exc_text.setter
+    def exc_text(self, text: str | None) -> None:
+        self._exc_text = text and plain(text)
+
+
+def show_plainly() -> None:
+    """Escape control characters in each log, and whatever stdout or stderr can't encode."""
+    logging.setLogRecordFactory(PlainRecord)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
