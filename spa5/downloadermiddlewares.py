@@ -73,7 +73,7 @@ class Backoff(RetryMiddleware):
     async def process_response(  # type: ignore[override]  # Scrapy awaits it
         self, request: Request, response: Response
     ) -> Request | Response:
-        if reason := self._passing(response):
+        if reason := self._passing(request, response):
             return await self._again(request, reason, retry_after(response)) or response
         return response
 
@@ -85,17 +85,20 @@ class Backoff(RetryMiddleware):
         ):
             return again
         if request.url.endswith("/robots.txt") and not isinstance(exception, IgnoreRequest):
-            logger.warning("No robots.txt could be had (%s): going on without", _line(exception))
+            reason = api.reason(exception)
+            logger.warning("No robots.txt could be had (%s): going on without", reason)
             return Response(request.url, status=404)
         return None
 
-    def _passing(self, response: Response) -> str | None:
+    def _passing(self, request: Request, response: Response) -> str | Exception | None:
         """What is wrong with a response that may be right the next time."""
-        if response.status >= 500 or response.status in (408, 429):
-            return f"status {response.status}"
+        status = response.status
+        if status >= 500 or status in (408, 429):
+            return f"status {status}"
         site = getattr(self.crawler.spider, "site", None)
-        is_answer = response.status == 200 and site and api.is_api(site, response.url)
-        return api.flaw(response) if is_answer else None
+        if (200 <= status < 300 or status == 404) and site and api.is_api(site, response.url):
+            return api.flaw(response, request.meta.get("listed") or {})
+        return None
 
     async def _again(
         self, request: Request, reason: str | Exception, after: float | None = None
@@ -150,7 +153,3 @@ def retry_after(response: Response) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), MOST_RETRY_AFTER_SECONDS)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

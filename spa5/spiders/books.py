@@ -232,7 +232,8 @@ class BooksSpider(Spider):
         self.answered.set()
         errors: list[str] = []
         try:
-            book = Book.from_api(api.answer(response), errors)
+            answer = api.answer(response, response.meta.get("listed") or {})
+            book = Book.from_api(answer, errors)
             asked = response.meta.get("book_id") or api.asked_id(response.url)
             if book.id != asked:
                 raise InvalidBook(f"it answers with book {book.id}")
@@ -248,15 +249,16 @@ class BooksSpider(Spider):
 
     def index_failed(self, failure: Failure) -> None:
         self._page_answered()
-        self._index_lost(_url(failure), _reason(failure))
+        self._index_lost(_url(failure), api.reason(failure.value))
 
     def detail_failed(self, failure: Failure) -> None:
         self.answered.set()
-        if isinstance(failure.value, HttpError) and failure.value.response.status == 404:
+        error = failure.value
+        if isinstance(error, HttpError) and api.is_gone(error.response):
             self.count("books/vanished")
             self.logger.info("%s is listed, but gone (404)", _url(failure))
         else:
-            self._detail_lost(_url(failure), _reason(failure))
+            self._detail_lost(_url(failure), api.reason(failure.value))
 
     def _page_answered(self) -> None:
         self.pages_open -= 1
@@ -332,11 +334,3 @@ def _ids(value: str) -> list[str]:
 
 def _url(failure: Failure) -> str:
     return str(failure.request.url)  # type: ignore[attr-defined]  # set by Scrapy's scraper
-
-
-def _reason(failure: Failure) -> str:
-    """Why a download failed, on one line."""
-    error = failure.value
-    if isinstance(error, HttpError):
-        return f"status {error.response.status}"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
