@@ -181,7 +181,7 @@ class Sweeps:
                     return
                 yield output
             await self._idle()
-            if not self._leads:
+            if not self._leads or self.stats.get_value("site/unavailable"):
                 return
             if pipeline is None or not isinstance(spider, BooksSpider):
                 self.verdict = "finished"

@@ -89,5 +89,6 @@ def ended(process: subprocess.Popen[str], stats_file: Path) -> Ended:
 _OWN = {
     *("SITE_URL", "CONCURRENT_REQUESTS", "MONGO_URI", "MONGO_DATABASE", "MONGO_COLLECTION"),
     *("MONGO_DATA_DIR", "MONGO_RETRY_SECONDS", "REFRESH_AFTER_DAYS", "MAX_SWEEPS"),
+    "SITE_RETRY_SECONDS",
     *("REDIS_URL", "CRAWL_ID", "TEST_STATS_FILE"),
 }

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 
 def only_look(settings: Settings | None, *, store: bool = False) -> None:
-    """Let a command show pages: nothing is skipped or swept, and no database is needed.
+    """Let a command show pages: nothing is skipped, swept or waited for, no database is needed.
 
     With `store` the item pipelines stay. Scrapy opens them for each command that fetches.
     """
     assert settings is not None
     settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
     settings.set("PROGRESS_ENABLED", False, priority="cmdline")
+    way = {"spa5.sitegate.SiteGate": None, "spa5.downloadermiddlewares.Backoff": 550}
+    settings["DOWNLOADER_MIDDLEWARES"].update(way, priority="cmdline")
     if not store:
         settings.set("ITEM_PIPELINES", {}, priority="cmdline")
 

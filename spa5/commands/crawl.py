@@ -47,7 +47,8 @@ class Command(crawl.Command):
             return
         stats = crawler.stats.get_stats() if crawler._stats else {}
         done = str(stats.get("finish_reason")).startswith(_DONE)
-        self.exitcode = 0 if done and "mongo/unavailable" not in stats else 1
+        is_cut_short = any(name.endswith("/unavailable") for name in stats)
+        self.exitcode = 0 if done and not is_cut_short else 1
 
     def _refuse(self, error: Exception) -> None:
         sys.stderr.write(f"scrapy crawl: {error.args[0]}\n")

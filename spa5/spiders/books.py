@@ -15,6 +15,7 @@ from w3lib.url import safe_url_string
 
 from spa5 import api
 from spa5.items import Book, InvalidBook, book_id, brief
+from spa5.sitegate import SiteAway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 REFRESH = ("changed", "missing", "all")
+# Settings that are numbers from 0 on.
+NUMBERS = ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS", "SITE_RETRY_SECONDS")
 # A walk ends when so many index pages held the same books as others before them.
 MOST_RECURRED = 50
 # What an index page says of a book besides its id.
@@ -82,7 +85,7 @@ class BooksSpider(Spider):
         spider.site = safe_url_string(spider.site)  # once, for all details
         spider.allowed_domains = [parts.hostname]
         spider.reserve = crawler.settings.getint("CONCURRENT_REQUESTS")
-        for name in ("REFRESH_AFTER_DAYS", "MAX_SWEEPS", "MONGO_RETRY_SECONDS"):
+        for name in NUMBERS:
             _check_number(name, crawler.settings[name])
         crawler.signals.connect(spider.item_dropped, signals.item_dropped)
         crawler.signals.connect(spider.request_dropped, signals.request_dropped)
@@ -249,7 +252,8 @@ class BooksSpider(Spider):
 
     def index_failed(self, failure: Failure) -> None:
         self._page_answered()
-        self._index_lost(_url(failure), api.reason(failure.value))
+        if not isinstance(failure.value, SiteAway):
+            self._index_lost(_url(failure), api.reason(failure.value))
 
     def detail_failed(self, failure: Failure) -> None:
         self.answered.set()
@@ -257,8 +261,8 @@ class BooksSpider(Spider):
         if isinstance(error, HttpError) and api.is_gone(error.response):
             self.count("books/vanished")
             self.logger.info("%s is listed, but gone (404)", _url(failure))
-        else:
-            self._detail_lost(_url(failure), api.reason(failure.value))
+        elif not isinstance(error, SiteAway):
+            self._detail_lost(_url(failure), api.reason(error))
 
     def _page_answered(self) -> None:
         self.pages_open -= 1
