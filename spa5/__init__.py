@@ -9,6 +9,7 @@ arguments: checks what a crawl is given, before any request.
 spiders.books: asks for index pages and details, and turns them into books.
 handlers: the download handler.
 downloadermiddlewares: keeps requests on the API, and tries again what failed.
+sitegate: waits while the site as a whole is away.
 middlewares: drops what needs no fetching, and repeats the walk until nothing is missing.
 items: the book, cleaned and validated.
 pipelines: an item comes out when MongoDB has acknowledged it.

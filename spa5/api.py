@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from scrapy.http import Response, TextResponse
+from scrapy.spidermiddlewares.httperror import HttpError
+from w3lib.encoding import http_content_type_encoding
 from w3lib.url import url_query_parameter
+
+from spa5.items import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PATH = "/api/book/"
 _ANSWERED = re.compile(r"/api/book(/[0-9]{1,20})?/?(\?[^#]*)?")
 _DETAIL = re.compile(r".*/([0-9]{1,20})/?")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_SSL = re.compile(r" ssl:(<[^>]*>|\S+)")  # in errors of aiohttp
+# Python's codecs that are no charset of a text. A hostile site could make the first two take hours.
+_NO_CHARSETS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}
 
 
 def index_url(site: str, offset: int, limit: int) -> str:
@@ -45,35 +59,133 @@ def asked_id(url: str) -> str | None:
 
 
 class Flaw(ValueError):
-    """A response with status 200 that is not the API's answer; the text says why."""
+    """A response that is not the API's answer, though its status says so; the text says why."""
 
 
-def answer(response: Response) -> dict[str, Any]:
+def answer(response: Response, listed: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
     """The JSON object of an index page (with a list as `results`) or of a detail; else `Flaw`.
 
+    `listed` is the detail's own entry on the index page: what that has, the detail must have.
     The site answers with an HTML page and status 200 when its API hiccups.
     """
     try:
-        data = response.json() if isinstance(response, TextResponse) else None
-    except (ValueError, RecursionError):
-        data = None
-    if data is None:
-        content_type = (response.headers.get(b"Content-Type") or b"no type").decode("latin-1")
-        raise Flaw(f"not JSON ({content_type[:40]})")
-    if not isinstance(data, dict):
-        raise Flaw("JSON, but not an object")
-    if asked_id(response.url) is None and not isinstance(data.get("results"), list):
-        raise Flaw("an index page without results")
+        data = _json_object(response)
+        if asked_id(response.url) is None:
+            _check_index(response.url, data)
+        else:
+            _check_detail(data, listed)
+    except RecursionError:
+        raise Flaw("nested too deeply") from None
     return data
 
 
-def flaw(response: Response) -> str | None:
-    """What makes a response with status 200 worth asking for again, or None."""
+def flaw(response: Response, listed: Mapping[str, Any] = _NOTHING) -> Flaw | None:
+    """What makes a response with status 2xx or 404 worth asking for again, or None."""
     try:
-        data = answer(response)
+        if response.status != 404:
+            answer(response, listed)
+        elif not is_gone(response):
+            raise Flaw("status 404, but not the API's own")
     except Flaw as flaw:
-        return str(flaw)
-    return "a book without an id" if asked_id(response.url) and "id" not in data else None
+        return flaw
+    return None
+
+
+def is_gone(response: Response) -> bool:
+    """True if the API itself says that it has no such book: 404 with an object without an id.
+
+    An HTML page with status 404 comes from a server in front of the API, and says nothing.
+    """
+    try:
+        return response.status == 404 and "id" not in _json_object(response)
+    except (Flaw, RecursionError):
+        return False
+
+
+def reason(error: BaseException | None) -> str:
+    """Why a request failed, on one line."""
+    if not isinstance(error, HttpError):
+        return one_line(_SSL.sub("", f"{type(error).__name__}: {error}"))
+    response = error.response
+    if where := response.headers.get(b"Location"):
+        return one_line(f"status {response.status}, to {where.decode('latin-1')}")
+    whose = ", but not the API's own" if response.status == 404 and not is_gone(response) else ""
+    return f"status {response.status}{whose}"
+
+
+def _json_object(response: Response) -> dict[str, Any]:
+    content_type = response.headers.get(b"Content-Type") or b""
+    try:
+        charset = _charset(content_type)
+        if not isinstance(response, TextResponse):
+            raise ValueError
+        if charset == "utf-8":
+            response.body.decode()  # json() would guess what is not valid
+            data = response.json()  # which is kept: the spider need not decode it again
+        else:
+            data = json.loads(response.body.decode(charset))
+    except UnicodeDecodeError:
+        raise Flaw(f"not valid {charset}") from None
+    except (ValueError, LookupError):
+        raise Flaw(f"not JSON ({_labels(response)})") from None
+    if not isinstance(data, dict):
+        raise Flaw("JSON, but not an object")
+    return data
+
+
+@lru_cache(maxsize=64)
+def _charset(content_type: bytes) -> str:
+    """The Python codec of a declared charset; UTF-8, which is JSON's own, where there is none."""
+    charset = http_content_type_encoding(content_type.decode("latin-1"))
+    if charset is None and b"charset" in content_type.lower():
+        raise ValueError
+    if charset in _NO_CHARSETS:
+        raise ValueError
+    return charset or "utf-8"
+
+
+def _labels(response: Response) -> str:
+    """What the response's headers say of its body, for a line of the log."""
+    content_type = response.headers.get(b"Content-Type") or b"no type"
+    labels = [content_type, *response.headers.getlist(b"Content-Encoding")]
+    return one_line(b", ".join(labels).decode("latin-1"), 40)
+
+
+def _check_index(url: str, data: dict[str, Any]) -> None:
+    results = data.get("results")
+    if not isinstance(results, list):
+        raise Flaw("an index page without results")
+    limit = _parameter(url, "limit", 0)
+    if limit and len(results) > limit:
+        raise Flaw(f"an index page of {len(results)} entries, where {limit} were asked for")
+
+
+def _check_detail(data: dict[str, Any], listed: Mapping[str, Any]) -> None:
+    if "id" not in data:
+        raise Flaw("a book without an id")
+    if listed.items() <= data.items():  # nearly always
+        return
+    for name, value in listed.items():
+        if not _is_empty(value) and _is_empty(data.get(name)):
+            raise Flaw(f"a book without {brief(name)}, which the index page has")
+
+
+def _is_empty(value: Any) -> bool:
+    """True for null, blank text, an empty object, and a list that holds nothing else."""
+    return all(map(_is_blank, value)) if isinstance(value, list) else _is_blank(value)
+
+
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == {} or value == []
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Text from outside for a line of the log, which no control character of it may shape."""
+    line = " ".join(text.split())
+    line = "".join(char if char.isprintable() else "?" for char in line[: most + 1])
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def site_count(data: dict[str, Any]) -> int | None:

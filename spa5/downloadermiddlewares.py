@@ -1,5 +1,5 @@
 """ApiOnly keeps requests on the site's API; Backoff tries again, ever more slowly; Redirect
-follows without a referrer.
+follows within the API.
 """
 
 from __future__ import annotations
@@ -7,20 +7,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
-from scrapy.downloadermiddlewares.retry import RetryMiddleware, get_retry_request
+from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import IgnoreRequest
-from scrapy.http import Response
+from scrapy.http import Request, Response
+from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy.utils.misc import load_object
+from scrapy.utils.response import response_status_message
 
 from spa5 import api
 
 if TYPE_CHECKING:
-    from scrapy import Request
     from scrapy.crawler import Crawler
     from typing_extensions import Self
 
@@ -55,67 +59,126 @@ class ApiOnly:
             request.meta["download_maxsize"] = MOST_ROBOTS_BYTES
 
 
-class Backoff(RetryMiddleware):
+class Kind(Enum):
+    """How a request failed."""
+
+    CONNECTION = "connection"  # no answer came
+    ANSWER = "answer"  # one that may be right the next time
+    REFUSAL = "refusal"  # 403 and the like
+    MOVED = "moved"  # a redirect that leads away from the API
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one attempt, and whether to try again."""
+
+    kind: Kind
+    error: Exception
+    is_passing: bool = True
+    retry_after: float | None = None  # seconds
+
+    @property
+    def reason(self) -> str:
+        return api.reason(self.error)
+
+
+class Backoff:
     """Takes the place of RetryMiddleware, which tries again at once and trusts every 200.
 
-    Passing failures (5xx, 408, 429, RETRY_EXCEPTIONS, and what is no answer of the API) are tried
-    RETRY_TIMES more, after pauses that double, with jitter. The pause keeps its place among
+    Passing failures (RETRY_HTTP_CODES, RETRY_EXCEPTIONS, and what is no answer of the API) are
+    tried RETRY_TIMES more, after pauses that double, with jitter. The pause keeps its place among
     CONCURRENT_REQUESTS, so that a struggling site is asked less. `Retry-After` holds back all.
+    RETRY_ENABLED, and `dont_retry` and `max_retry_times` in a request's meta, work as in Scrapy.
     """
 
-    crawler: Crawler
-    resume_at = 0.0  # on the monotonic clock
+    def __init__(self, crawler: Crawler):
+        settings = crawler.settings
+        self.crawler = crawler
+        self.is_enabled = settings.getbool("RETRY_ENABLED")
+        self.codes = {int(code) for code in settings.getlist("RETRY_HTTP_CODES")}
+        self.exceptions = tuple(map(load_object, settings.getlist("RETRY_EXCEPTIONS")))
+        self.resume_at = 0.0  # on the monotonic clock
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        return cls(crawler)
 
     async def process_request(self, request: Request) -> None:
-        while (pause := self.resume_at - monotonic()) > 0 and self.crawler.engine.running:
-            await self._sleep(pause)
+        while (pause := self.resume_at - monotonic()) > 0 and not self.is_ending():
+            await self.rest(pause)
 
-    async def process_response(  # type: ignore[override]  # Scrapy awaits it
-        self, request: Request, response: Response
-    ) -> Request | Response:
-        if reason := self._passing(response):
-            return await self._again(request, reason, retry_after(response)) or response
+    async def process_response(self, request: Request, response: Response) -> Request | Response:
+        fault = self._judge(request, response)
+        if fault is None:
+            self._succeeded(request, response)
+            return response
+        if again := await self._failed(request, fault):
+            return again
+        request.meta["dont_cache"] = True
         return response
 
-    async def process_exception(  # type: ignore[override]
+    async def process_exception(
         self, request: Request, exception: Exception
     ) -> Request | Response | None:
-        if isinstance(exception, self.exceptions_to_retry) and (
-            again := await self._again(request, exception)
-        ):
-            return again
+        if isinstance(exception, self.exceptions):
+            fault = Fault(Kind.CONNECTION, exception)
+            if again := await self._failed(request, fault):
+                return again
         if request.url.endswith("/robots.txt") and not isinstance(exception, IgnoreRequest):
-            logger.warning("No robots.txt could be had (%s): going on without", _line(exception))
+            reason = api.reason(exception)
+            logger.warning("No robots.txt could be had (%s): going on without", reason)
             return Response(request.url, status=404)
         return None
 
-    def _passing(self, response: Response) -> str | None:
-        """What is wrong with a response that may be right the next time."""
-        if response.status >= 500 or response.status in (408, 429):
-            return f"status {response.status}"
-        site = getattr(self.crawler.spider, "site", None)
-        is_answer = response.status == 200 and site and api.is_api(site, response.url)
-        return api.flaw(response) if is_answer else None
+    def is_ending(self) -> bool:
+        """True if the crawl is being stopped, of which no signal tells."""
+        engine = self.crawler.engine
+        return not engine.running or engine._slot is None or engine._slot.closing is not None
 
-    async def _again(
-        self, request: Request, reason: str | Exception, after: float | None = None
-    ) -> Request | None:
+    async def rest(self, seconds: float) -> None:
+        """Sleep, but not on when the crawl is being stopped."""
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0 and not self.is_ending():  # noqa: ASYNC110
+            await asyncio.sleep(min(left, 0.5))
+
+    def _judge(self, request: Request, response: Response) -> Fault | None:
+        """What is wrong with a response, or None."""
+        status = response.status
+        if status in self.codes or status >= 500 or status in (408, 429):
+            after = retry_after(response)
+            return Fault(Kind.ANSWER, HttpError(response), status in self.codes, after)
+        site = getattr(self.crawler.spider, "site", None)
+        if not site or not api.is_api(site, response.url):
+            return None
+        if 200 <= status < 300 or status == 404:
+            flaw = api.flaw(response, request.meta.get("listed") or {})
+            return Fault(Kind.ANSWER, flaw) if flaw else None
+        if status >= 400:
+            return Fault(Kind.REFUSAL, HttpError(response), is_passing=False)
+        if b"Location" in response.headers:
+            return Fault(Kind.MOVED, HttpError(response), is_passing=False)
+        return None
+
+    def _succeeded(self, request: Request, response: Response) -> None:
+        pass
+
+    async def _failed(self, request: Request, fault: Fault) -> Request | None:
         """The request to send after a pause, which this spends; None after the last try."""
+        if not (self.is_enabled and fault.is_passing) or request.meta.get("dont_retry"):
+            return None
         assert self.crawler.spider
-        again = get_retry_request(
-            request,
-            spider=self.crawler.spider,
-            reason=reason,
-            max_retry_times=self.max_retry_times,
-        )
+        reason: str | Exception = fault.error
+        if isinstance(reason, HttpError):
+            reason = response_status_message(reason.response.status)
+        again = get_retry_request(request, spider=self.crawler.spider, reason=reason)
         if again is None:
             return None
-        if after is not None:
-            self._hold_back(after)
+        if fault.retry_after is not None:
+            self._hold_back(fault.retry_after)
         else:
             times = again.meta["retry_times"] - 1
             pause = min(FIRST_PAUSE_SECONDS * 2**times, MOST_PAUSE_SECONDS)
-            await self._sleep(pause * random.uniform(0.5, 1))
+            await self.rest(pause * random.uniform(0.5, 1))
         return again
 
     def _hold_back(self, seconds: float) -> None:
@@ -123,15 +186,20 @@ class Backoff(RetryMiddleware):
             logger.warning("The site asks for a pause: nothing is sent for %.0f s", seconds)
         self.resume_at = max(self.resume_at, monotonic() + seconds)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not on when the crawl is being stopped: no signal tells of that."""
-        end = monotonic() + seconds
-        while (left := end - monotonic()) > 0 and self.crawler.engine.running:  # noqa: ASYNC110
-            await asyncio.sleep(min(left, 0.5))
-
 
 class Redirect(RedirectMiddleware):
-    """Scrapy's own, but that it does not warn of a RefererMiddleware that is off on purpose."""
+    """Follows redirects within the site's API, as Scrapy does; others are answers, and judged.
+
+    It does not warn of a RefererMiddleware that is off on purpose.
+    """
+
+    def process_response(  # type: ignore[override]  # without the deprecated `spider`
+        self, request: Request, response: Response
+    ) -> Request | Response:
+        result = super().process_response(request, response)
+        site = getattr(self.crawler.spider, "site", None)
+        is_away = isinstance(result, Request) and site and not api.is_ours(site, result.url)
+        return response if is_away else result
 
     def _engine_started(self) -> None:
         pass
@@ -150,7 +218,3 @@ def retry_after(response: Response) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), MOST_RETRY_AFTER_SECONDS)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

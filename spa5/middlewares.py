@@ -173,8 +173,7 @@ class Sweeps:
         walking = self._share(spider, spider.crew) if spider.crew else self._sweep(spider, start)
         async for output in walking:
             yield output
-        assert self.verdict
-        if self.verdict.reason != "finished":
+        if self.verdict and self.verdict.reason != "finished":
             raise CloseSpider(self.verdict.reason)
 
     async def _share(self, spider: BooksSpider, crew: Crew) -> AsyncIterator[Any]:
@@ -209,7 +208,7 @@ class Sweeps:
                     return
                 yield output
             await self._idle(spider)
-            if not self._leads(spider):
+            if not self._leads(spider) or self.stats.get_value("site/unavailable"):
                 return
             verdict = await self._judge(spider, walks)
             if sweep == self.most_sweeps or not verdict.may_find_more:

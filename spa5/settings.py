@@ -36,7 +36,7 @@ DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,
     "spa5.downloadermiddlewares.ApiOnly": 50,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
-    "spa5.downloadermiddlewares.Backoff": 550,
+    "spa5.sitegate.SiteGate": 550,
     "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
     "spa5.downloadermiddlewares.Redirect": 600,
     "scrapy.downloadermiddlewares.redirect.MetaRefreshMiddleware": None,
@@ -46,6 +46,7 @@ DOWNLOADER_MIDDLEWARES = {
 DOWNLOAD_TIMEOUT = 30
 SITE_RETRY_SECONDS = environ.get("SITE_RETRY_SECONDS", 300)  # while the site as a whole is away
 RETRY_TIMES = 5
+RETRY_HTTP_CODES = [408, 429, *range(500, 600)]
 # Scrapy's, without those that import Twisted's HTTP client, of which no handler here makes use.
 RETRY_EXCEPTIONS = [
     "scrapy.exceptions.CannotResolveHostError",

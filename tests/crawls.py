@@ -89,6 +89,13 @@ def ended(process: subprocess.Popen[str], stats_file: Path) -> Ended:
 # What would reach a crawl from the environment of whoever runs the tests.
 _OWN = {
     *("SITE_URL", "CONCURRENT_REQUESTS", "MONGO_URI", "MONGO_DATABASE", "MONGO_COLLECTION"),
-    *("MONGO_DATA_DIR", "MONGO_RETRY_SECONDS", "REFRESH_AFTER_DAYS", "MAX_SWEEPS"),
+    *(
+        "MONGO_DATA_DIR",
+        "MONGO_RETRY_SECONDS",
+        "REFRESH_AFTER_DAYS",
+        "MAX_SWEEPS",
+        "SITE_RETRY_SECONDS",
+        "DRIFT_SHARE",
+    ),
     *("REDIS_URL", "CRAWL_ID", "LOG_LEVEL", "TEST_STATS_FILE"),
 }

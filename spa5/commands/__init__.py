@@ -27,7 +27,9 @@ show_plainly()  # Scrapy imports this package before it runs any command
 
 
 def only_look(settings: Settings | None, *, store: bool = False) -> None:
-    """Let a command show pages: nothing is skipped, swept or summed up, and no database is needed.
+    """Let a command show pages: nothing is skipped, swept, summed up or waited for.
+
+    No database is needed.
 
     With `store` the item pipelines stay. Scrapy opens them for each command that fetches.
     """
@@ -35,6 +37,8 @@ def only_look(settings: Settings | None, *, store: bool = False) -> None:
     settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
     extensions = settings.getdict("EXTENSIONS") | {"spa5.progress.Progress": None}
     settings.set("EXTENSIONS", extensions, priority="cmdline")
+    way = {"spa5.sitegate.SiteGate": None, "spa5.downloadermiddlewares.Backoff": 550}
+    settings["DOWNLOADER_MIDDLEWARES"].update(way, priority="cmdline")
     if not store:
         settings.set("ITEM_PIPELINES", {}, priority="cmdline")
 
@@ -59,7 +63,7 @@ def run_spider(
         return refuse(command, error)
     stats = crawler.stats.get_stats() if crawler._stats else {}
     done = str(stats.get("finish_reason")).startswith(_DONE)
-    return 0 if done and "mongo/unavailable" not in stats else 1
+    return 0 if done and not any(name.endswith("/unavailable") for name in stats) else 1
 
 
 def refuse(command: ScrapyCommand, error: Exception) -> int:

@@ -16,6 +16,7 @@ from spa5 import api, listing
 from spa5.arguments import book_ids, check_settings, positive
 from spa5.items import LISTED, Book, InvalidBook, book_id, brief
 from spa5.listing import Listing
+from spa5.sitegate import SiteAway
 from spa5.walk import Page, Walk
 
 if TYPE_CHECKING:
@@ -243,21 +244,26 @@ class BooksSpider(Spider):
 
     def index_failed(self, failure: Failure) -> None:
         self.answered.set()
-        if page := self._page_of(_request(failure).meta):
-            hopeless = _is_forbidden(failure)
-            self._index_lost(page, _request(failure).url, _reason(failure), hopeless=hopeless)
+        page = self._page_of(_request(failure).meta)
+        if page and isinstance(failure.value, SiteAway):
+            self.walk.lose(page)
+        elif page:
+            reason, hopeless = api.reason(failure.value), _is_forbidden(failure)
+            self._index_lost(page, _request(failure).url, reason, hopeless=hopeless)
 
     def detail_failed(self, failure: Failure) -> None:
         self.answered.set()
         request = _request(failure)
         one = request.meta["book_id"]
-        if isinstance(failure.value, HttpError) and failure.value.response.status == 404:
+        if isinstance(failure.value, SiteAway):
+            return  # the crawl ends, and the gate has said why
+        if isinstance(failure.value, HttpError) and api.is_gone(failure.value.response):
             self.count("books/vanished")
             self.logger.info("%s is listed, but gone (404)", request.url)
             self.settle(one, listing.GONE)
         else:
             outcome = listing.FORBIDDEN if _is_forbidden(failure) else listing.FAILED
-            self._detail_lost(one, request.url, _reason(failure), outcome)
+            self._detail_lost(one, request.url, api.reason(failure.value), outcome)
 
     def settle(self, one: Any, outcome: str, reason: str = "") -> None:
         """Note what became of a listed id, see `Listing`."""
@@ -307,11 +313,3 @@ def _request(failure: Failure) -> Request:
 def _is_forbidden(failure: Failure) -> bool:
     """True if robots.txt forbids the URL, as it will the next time."""
     return isinstance(failure.value, IgnoreRequest) and "robots.txt" in str(failure.value)
-
-
-def _reason(failure: Failure) -> str:
-    """Why a download failed, on one line."""
-    error = failure.value
-    if isinstance(error, HttpError):
-        return f"status {error.response.status}"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
