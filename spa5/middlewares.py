@@ -163,7 +163,8 @@ class Sweeps:
                 yield output
             if self.verdict:
                 expected = self.stats.get_value("books/expected", 0)
-                await crew.end(reason=self.verdict, expected=expected, missing=self.missing)
+                if not await crew.end(self.verdict, expected, self.missing):
+                    self.verdict = None
         if not self.verdict:
             self.verdict = crew.ended["reason"]
             logger.info("The shared crawl ended: %s", self.verdict)

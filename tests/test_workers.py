@@ -25,7 +25,7 @@ pytestmark = needs_redis
 BOOKS, SMALL = 1_500, 100
 JOINED = "Worker of"
 DAY_SECONDS = 24 * 3600
-KEYS = ("run", "leader", "workers", "busy", "totals", "requests", "dupefilter")
+KEYS = ("run", "leader", "workers", "busy", "totals", "requests", "asked")
 
 
 @pytest.fixture(scope="module")
@@ -241,16 +241,20 @@ def test_each_key_is_forgotten_after_a_day_without_use(
             one.process.kill()
 
 
-def test_a_book_costs_three_round_trips(
+def test_a_book_costs_less_than_a_round_trip(
     small: Site, database: Database, redis: RedisServer
 ) -> None:
     with redis.client() as client:
         client.config_resetstat()
         with working(small, database, redis) as running:
-            assert_finished(running.end())
+            crawl = running.end()
         calls = {name: one["calls"] for name, one in client.info("commandstats").items()}
+    assert_finished(crawl)
     assert (calls["cmdstat_sadd"], calls["cmdstat_lpush"]) == (SMALL, SMALL)
-    assert calls["cmdstat_rpop"] < 1.5 * SMALL  # it finds the queue empty now and then
+    assert calls["cmdstat_rpop"] == SMALL
+    assert calls["cmdstat_evalsha"] < SMALL
+    assert crawl.stats["redis/round_trips"] < SMALL
+    assert "cmdstat_eval" not in calls  # no script goes over the wire whole
 
 
 def test_what_can_not_be_had_makes_each_worker_incomplete(

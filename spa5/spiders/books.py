@@ -96,7 +96,7 @@ class BooksSpider(Spider):
         priority = settings.getpriority("CONCURRENT_REQUESTS") or 0
         settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
         if settings["REDIS_URL"] or settings["CRAWL_ID"]:
-            settings.set("SCHEDULER", "spa5.workers.Scheduler", "spider")
+            settings.set("SCHEDULER", "spa5.crew.scheduler.Scheduler", "spider")
 
     async def start(self) -> AsyncIterator[Request]:
         """Yield the index pages lazily, so that few requests wait but never none."""
