@@ -22,8 +22,7 @@ progress: what people see of a crawl, and the summary at its end.
 plain: what is shown can't break a terminal, whatever the site sends.
 bar: the line at the bottom of a terminal.
 feeds: books in CSV.
-workers: the scheduler of a process that shares a crawl with others, through Redis.
-crew: what these workers know of each other.
+crew: workers that share one crawl through Redis.
 compare: how books differ from what is stored.
 doctor, reach: what goes wrong in practice, checked; on this machine, and where a crawl goes.
 commands: `scrapy crawl` with a truthful exit code, `scrapy mongod`, `scrapy diff`, `scrapy doctor`.

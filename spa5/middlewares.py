@@ -187,9 +187,8 @@ class Sweeps:
                 yield output
             if self.verdict:
                 expected = self.stats.get_value("books/expected", 0)
-                await crew.end(
-                    reason=self.verdict.reason, expected=expected, missing=self.verdict.missing
-                )
+                if not await crew.end(self.verdict.reason, expected, self.verdict.missing):
+                    self.verdict = None
         if not self.verdict:
             self.verdict = Verdict(crew.ended["reason"], crew.ended["missing"], False, "")
             logger.info("The shared crawl ended: %s", self.verdict.reason)

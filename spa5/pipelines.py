@@ -108,8 +108,8 @@ class MongoPipeline:
         self.stats.inc_value("mongo/held_back")
 
     def _workers(self) -> int:
-        crew = getattr(self.crawler.spider, "crew", None)
-        return crew.workers if crew else 1
+        """How many share this crawl, at the most so far."""
+        return int(self.stats.get_value("crawl/workers", 1))
 
     async def close_spider(self) -> None:
         await self.commit.drain()

@@ -185,6 +185,12 @@ class Figures:
         done, total = self.done
         return f"{done} of {total} books, {self.workers} workers"
 
+    @property
+    def whole_counts(self) -> list[str]:
+        """What became of the books that all workers fetched."""
+        words = {"new": "inserted", "changed": "changed", "unchanged": "unchanged"}
+        return [f"{self.get(f'crawl/{stat}')} {word}" for word, stat in words.items()]
+
     def counts(self, stats: dict[str, str]) -> dict[str, int]:
         """Of these what this process did: what is missing, all workers of a crawl miss."""
         own = {word: self.get(stat) for word, stat in stats.items()}
@@ -194,7 +200,8 @@ class Figures:
 def log(figures: Figures) -> None:
     """The summary as lines of the log."""
     if figures.workers:
-        logger.info("The whole crawl: %s. Of this worker:", figures.whole)
+        fetched = ", ".join(figures.whole_counts)
+        logger.info("The whole crawl: %s; %s. Of this worker:", figures.whole, fetched)
     counts = figures.counts(_BOOKS | _TROUBLES).items()
     logger.info("Books: %s", ", ".join(f"{count} {word}" for word, count in counts))
     logger.info(
@@ -213,7 +220,8 @@ def table(figures: Figures) -> str:
     seconds, requests = map(figures.get, ("elapsed_time_seconds", "downloader/request_count"))
     rows = [("ended", f"{figures.reason} after {seconds:.1f} s"), ("stored in", figures.place)]
     if figures.workers:
-        rows += [("crawl", figures.whole), ("own share", "")]
+        rows += [("crawl", figures.whole), *(("", count) for count in figures.whole_counts)]
+        rows += [("own share", "")]
     rows += [("speed", f"{figures.speed:.0f} books/s, {requests} requests")]
     rows += [(word, f"{count:6}") for word, count in figures.counts(_BOOKS).items()]
     troubles = figures.counts(_TROUBLES | _MORE_TROUBLES).items()

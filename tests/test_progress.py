@@ -287,4 +287,6 @@ def test_a_worker_shows_its_own_share_and_the_whole_crawl(site: Site, database: 
     whole = "230 of 230 books, 2 workers"
     assert f"crawl      {whole}" in table
     assert table.index(f"new        {own:6}") > table.index("own share")
-    assert f"The whole crawl: {whole}. Of this worker:" in crawl.log
+    fetched = ["230 new", "0 changed", "0 unchanged"]
+    assert f"The whole crawl: {whole}; {', '.join(fetched)}. Of this worker:" in crawl.log
+    assert [row.strip() for row in table[table.index(f"crawl      {whole}") + 1 :][:3]] == fetched

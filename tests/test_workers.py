@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ pytestmark = needs_redis
 BOOKS, SMALL = 1_500, 100
 JOINED = "Worker of"
 DAY_SECONDS = 24 * 3600
-KEYS = ("run", "leader", "workers", "busy", "totals", "requests", "dupefilter")
+KEYS = ("run", "leader", "workers", "busy", "totals", "requests", "asked")
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,46 @@ def test_crawls_with_different_ids_do_not_meet(
     assert [scraped(crawl) for crawl in crawls] == [SMALL, SMALL]
 
 
+def test_a_crawl_id_may_have_any_characters(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    with working(small, database, redis, crawl_id="100%s {x} é:*") as running:
+        crawl = running.end()
+    assert_finished(crawl)
+    assert scraped(crawl) == SMALL
+
+
+@pytest.mark.parametrize("other", ["site", "collection"])
+def test_a_crawl_id_is_of_one_site_and_collection(
+    small: Site, site: Site, database: Database, redis: RedisServer, other: str
+) -> None:
+    small.control(latency=1)
+    with crew(1, small, database, redis) as (first,):
+        args = ("-s", "MONGO_COLLECTION=other") if other == "collection" else ()
+        with working(site if other == "site" else small, database, redis, *args) as second:
+            refused = second.end()
+        assert (refused.exitcode, refused.reason) == (1, "redis_unavailable")
+        (error,) = refused.lines("ERROR")
+        assert "use another CRAWL_ID" in error
+        small.control(latency=0)
+        assert_finished(first.end())
+    assert site.stats()["requests"] == 0
+
+
+def test_each_worker_tells_what_the_whole_crawl_did(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    small.control(latency=0.2)
+    with crew(2, small, database, redis) as running:
+        crawls = [one.end() for one in running]
+    assert_finished(*crawls)
+    for crawl in crawls:
+        whole = [crawl.stats[f"crawl/{name}"] for name in ("inserted", "changed", "unchanged")]
+        assert whole == [SMALL, 0, 0]
+        assert f"{SMALL} new, 0 changed, 0 unchanged" in crawl.log
+    assert sum(crawl.stats["mongo/inserted"] for crawl in crawls) == SMALL
+
+
 def test_an_id_can_be_used_again(small: Site, database: Database, redis: RedisServer) -> None:
     for refresh in ("changed", "all"):
         with working(small, database, redis, "-a", f"refresh={refresh}") as running:
@@ -241,16 +282,129 @@ def test_each_key_is_forgotten_after_a_day_without_use(
             one.process.kill()
 
 
-def test_a_book_costs_three_round_trips(
+def test_a_book_costs_less_than_a_round_trip(
     small: Site, database: Database, redis: RedisServer
 ) -> None:
     with redis.client() as client:
         client.config_resetstat()
         with working(small, database, redis) as running:
-            assert_finished(running.end())
+            crawl = running.end()
         calls = {name: one["calls"] for name, one in client.info("commandstats").items()}
+    assert_finished(crawl)
     assert (calls["cmdstat_sadd"], calls["cmdstat_lpush"]) == (SMALL, SMALL)
-    assert calls["cmdstat_rpop"] < 1.5 * SMALL  # it finds the queue empty now and then
+    assert calls["cmdstat_rpop"] == SMALL
+    assert calls["cmdstat_evalsha"] < SMALL
+    assert crawl.stats["redis/round_trips"] < SMALL
+    assert "cmdstat_eval" not in calls  # no script goes over the wire whole
+
+
+# Others can write into Redis, too.
+
+
+def test_garbage_among_the_totals_changes_nothing(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    small.control(latency=0.2)
+    with crew(2, small, database, redis) as running, redis.client() as client:
+        running[0].wait_for_details(small, 4)
+        key = f"books:{database.name}:totals"
+        client.hset(key, mapping={"x": '{"mongo/inserted": 3}', "y": b"\xff", "z": '{"a": "1"}'})
+        crawls = [one.end() for one in running]
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, small)
+    assert any(crawl.stats.get("redis/refused") for crawl in crawls)
+    for crawl in crawls:
+        assert crawl.log.count("no worker of this crawl wrote") == bool(
+            crawl.stats.get("redis/refused")
+        )
+
+
+@pytest.mark.parametrize("name", ["totals", "workers", "requests", "ended"])
+def test_what_is_not_of_this_crawl_ends_its_workers(
+    small: Site, database: Database, redis: RedisServer, name: str
+) -> None:
+    small.control(latency=0.5)
+    with crew(2, small, database, redis) as running, redis.client() as client:
+        running[0].wait_for_details(small, 4)
+        prefix = f"books:{database.name}"
+        if name == "ended":
+            name += ":" + str(client.get(f"{prefix}:run")).split()[0]
+        client.pipeline().delete(f"{prefix}:{name}").set(f"{prefix}:{name}", "\0{").execute()
+        crawls = [one.end() for one in running]
+    small.control(latency=0)
+    for crawl in crawls:
+        assert (crawl.exitcode, crawl.reason) == (1, "redis_unavailable"), crawl.log
+        (error,) = crawl.lines("ERROR")
+        assert "CRAWL_ID" in error
+        assert "Traceback" not in crawl.log
+
+
+def test_a_forged_request_reaches_nobody(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    """Neither its proxy nor its method, headers, class or callback."""
+    forged = {
+        "url": f"{small.url}/api/book/1/",
+        "method": "DELETE",
+        "body": "x",
+        "priority": 9,
+        "headers": {"X-Forged": ["1"]},
+        "_class": "this.Zen",
+        "callback": "_set_crawler",
+        "meta": {"book_id": "1", "listed": {}, "proxy": "http://127.0.0.1:1"},
+    }
+    entries = [forged, [forged, {}], ["1", forged], ["../../x", {}], ["1", {}, forged]]
+    small.control(latency=0.2)
+    with crew(1, small, database, redis) as (running,), redis.client() as client:
+        running.wait_for_details(small, 4)
+        client.rpush(f"books:{database.name}:requests", *map(json.dumps, entries))
+        crawl = running.end()
+    assert_finished(crawl)
+    assert crawl.stats["redis/refused"] == len(entries)
+    assert small.stats()["detail"] == SMALL
+    assert small.stats()["other"] == 1  # robots.txt
+
+
+def test_a_redis_that_is_full_for_a_while_is_one_outage(
+    site: Site, database: Database, redis: RedisServer
+) -> None:
+    with crew(2, site, database, redis) as running, redis.client() as client:
+        running[0].wait_for_details(site, 100)
+        client.config_set("maxmemory", "1mb")
+        try:
+            for one in running:
+                one.wait_for("is away (")
+        finally:
+            client.config_set("maxmemory", 0)
+        crawls = [one.end() for one in running]
+    assert_finished(*crawls)
+    assert_holds_catalogue(database, site)
+    for crawl in crawls:
+        assert crawl.log.count("is away (") == crawl.log.count("is back after") == 1
+        assert "maxmemory" in crawl.log
+
+
+def test_an_answer_to_an_earlier_walk_counts_for_no_other(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    """A worker leads, another one does for a while, and the first one leads again."""
+    page_size = ("-a", "page_size=5")
+    assert_finished(database.crawl(small.url))
+    small.reset()
+    small.control(latency=0.5)
+    with working(small, database, redis, *page_size) as running, redis.client() as client:
+        while small.stats()["index"] < 1:
+            assert running.process.poll() is None
+        small.control(latency=5)
+        while small.stats()["index"] < 5:  # the first has told that there are more
+            assert running.process.poll() is None
+        small.control(latency=0)
+        prefix = f"books:{database.name}"
+        client.zadd(f"{prefix}:workers", {"other": client.time()[0] + 2})
+        client.set(f"{prefix}:leader", "other")
+        crawl = running.end()
+    assert_finished(crawl)
+    assert_holds_catalogue(database, small)
 
 
 def test_what_can_not_be_had_makes_each_worker_incomplete(

@@ -104,7 +104,7 @@ class BooksSpider(Spider):
         priority = settings.getpriority("CONCURRENT_REQUESTS") or 0
         settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
         if settings["REDIS_URL"] or settings["CRAWL_ID"]:
-            settings.set("SCHEDULER", "spa5.workers.Scheduler", "spider")
+            settings.set("SCHEDULER", "spa5.crew.scheduler.Scheduler", "spider")
 
     async def start(self) -> AsyncIterator[Request]:
         """Yield the index pages lazily, so that few requests wait but never none."""
@@ -270,7 +270,11 @@ class BooksSpider(Spider):
         if self.crew:
             self.crew.tell(str(one), outcome, reason)
         else:
-            self.listing.settle(str(one), outcome, reason)
+            self.hear(str(one), outcome, reason)
+
+    def hear(self, one: str, outcome: str, reason: str) -> None:
+        """Note what became of an id, in this worker or in another one that shares the crawl."""
+        self.listing.settle(one, outcome, reason)
 
     def item_scraped(self, item: Any) -> None:
         self.settle(ItemAdapter(item).get("id"), listing.DONE)

@@ -17,7 +17,7 @@ from uuid import uuid4
 from tests.bench import pipeline
 from tests.bench.load import load
 from tests.bench.runs import Mongo, Run, alternately, engine_alone
-from tests.bench.shared import QUEUES, Shared
+from tests.bench.shared import AT_A_TIME, Shared
 from tests.bench.table import Line
 from tests.crawls import ROOT
 from tests.redises import running_redis
@@ -164,12 +164,11 @@ def workers(bench: Bench) -> Iterator[Line]:
             yield Line(7, f"100 ms, 16 in flight: {n} workers, crawl", "s", times)
             yield Line(7, f"100 ms, 16 in flight: {n} workers, ideal", "s", ideal, times)
         with redis.client() as client:
-            shared = Shared(client, books)
-            for kind in QUEUES:
-                took = [shared.seconds_a_request(kind) * 1e6 for _ in range(bench.rounds)]
-                yield Line(7, f"{kind.__name__}: push and pop", "µs", took)
+            shared = Shared(client, redis.url, books)
+            took = [shared.seconds_a_request() * 1e6 for _ in range(bench.rounds)]
+            yield Line(7, f"a request, shared and taken, {AT_A_TIME} at a time", "µs", took)
             yield Line(7, "Redis holds for a pending request", "bytes", [shared.bytes_a_request()])
-            yield Line(7, "Redis holds for a fingerprint", "bytes", [shared.bytes_a_fingerprint()])
+            yield Line(7, "Redis holds for an id", "bytes", [shared.bytes_an_id()])
 
 
 ROWS = dict(

@@ -1,62 +1,71 @@
-"""What Redis holds and costs: scrapy-redis's queues and duplicate filter, with our requests."""
+"""What a shared crawl's Redis holds and costs, with our requests."""
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scrapy_redis.dupefilter import RFPDupeFilter
-from scrapy_redis.queue import FifoQueue, LifoQueue, PriorityQueue
-
-from spa5.spiders.books import BooksSpider
-from spa5.workers import Json
+from spa5.crew import Crew, wire
+from spa5.crew.mail import Mail
+from spa5.spiders.books import SUMMARY
 from tests.site import Catalogue
 
 if TYPE_CHECKING:
     from redis import Redis
-    from scrapy import Request
 
-SITE = "https://spa5.scrape.center"
-QUEUES = (FifoQueue, LifoQueue, PriorityQueue)
+AT_A_TIME = 32  # requests: twice as many as a worker has in flight
 
 
 class Shared:
     """The requests for a catalogue's details, and a Redis to put them into."""
 
-    def __init__(self, redis: Redis, books: int) -> None:
+    def __init__(self, redis: Redis, url: str, books: int) -> None:
         self.redis = redis
-        self.spider = BooksSpider()
-        self.spider.site = SITE
+        self.url = url
         catalogue = Catalogue(books)
         self.requests = [self._request(catalogue.summary(one)) for one in catalogue.ids]
 
-    def _request(self, summary: dict[str, object]) -> Request:
-        one = str(summary.pop("id"))
-        return self.spider.detail_request(one, summary)
+    def _request(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        return str(summary.pop("id")), summary
 
-    def seconds_a_request(self, kind: type[FifoQueue]) -> float:
-        """To push and pop one, which is two round trips."""
-        queue = kind(self.redis, self.spider, "queue", Json)
+    def seconds_a_request(self) -> float:
+        """To share one and to take it."""
+        return asyncio.run(self._pass_on()) / len(self.requests)
+
+    async def _pass_on(self) -> float:
+        mail = Mail(SUMMARY, _ignore)
+        crew = Crew(self.url, "bench:a", "0" * 16, mail, lambda: True, dict, _ignore)
+        await crew.join(lambda: None)
         began = perf_counter()
-        for request in self.requests:
-            queue.push(request)
-        for _ in self.requests:
-            queue.pop()
-        return (perf_counter() - began) / len(self.requests)
+        for one, listed in self.requests:
+            crew.share(one, listed, once=True)
+        taken = 0
+        while taken < len(self.requests):
+            crew.want(AT_A_TIME)
+            await crew.next_beat()
+            taken += len(mail.taken)
+            mail.taken.clear()
+        seconds = perf_counter() - began
+        await crew.end("finished", None, None)
+        await crew.leave()
+        return seconds
 
     def bytes_a_request(self) -> float:
-        queue = FifoQueue(self.redis, self.spider, "queue", Json)
-        for request in self.requests:
-            queue.push(request)
-        return self._bytes("queue")
+        for one, listed in self.requests:
+            self.redis.lpush("requests", wire.pack_request(one, listed))
+        return self._bytes("requests")
 
-    def bytes_a_fingerprint(self) -> float:
-        dupefilter = RFPDupeFilter(self.redis, "dupefilter")
-        for request in self.requests:
-            dupefilter.request_seen(request)
-        return self._bytes("dupefilter")
+    def bytes_an_id(self) -> float:
+        for one, _ in self.requests:
+            self.redis.sadd("asked", one)
+        return self._bytes("asked")
 
     def _bytes(self, key: str) -> float:
         held = self.redis.memory_usage(key, samples=0) / len(self.requests)
         self.redis.delete(key)
         return float(held)
+
+
+def _ignore(stat: str, by: Any) -> None:
+    pass

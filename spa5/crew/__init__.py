@@ -1,0 +1,15 @@
+"""Workers that share one crawl through Redis.
+
+scheduler: makes a process one worker of a shared crawl.
+crew: the workers, as one of them knows the others.
+mail: what a worker sends to the others, and what it gets from them.
+wire: how that is written, and what is believed of what is read.
+scripts: the part that runs inside Redis.
+outage: how long Redis has been away.
+server: how it is reached.
+"""
+
+from spa5.crew.crew import Crew
+from spa5.crew.server import RedisUnavailable, ping, shared
+
+__all__ = ["Crew", "RedisUnavailable", "ping", "shared"]
