@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import signal
-import socket
+import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import bson
 from scrapy.utils.conf import closest_scrapy_cfg
 
 if sys.platform == "linux":
@@ -38,8 +39,13 @@ _ELSEWHERE = (
 _OTHERWISE = "Choose another MONGO_DATA_DIR or set MONGO_URI."
 _LIBRARIES = "It needs OpenSSL 3 and libcurl 4, as Debian 12 and Ubuntu 22.04 have them. "
 _POLL_SECONDS = 0.05
-_READY_SECONDS = 20  # for a server that a killed crawl has left while it was starting or ending
+_READY_SECONDS = 30  # the most that is waited for others who start or stop the server
+_LAUNCH_SECONDS = 60  # the most that a start may take, with what the journal has to restore
 _STOP_SECONDS = 30  # then SIGKILL, from which the journal recovers
+_KILL_SECONDS = 5  # after SIGKILL a process still runs only where its disk does not answer
+_LEAVE_SECONDS = 3  # the most that a crawl waits for others at its end
+_COMMAND = bson.encode({"ping": 1, "$db": "admin"})
+_PING = struct.pack("<iiiiiB", 21 + len(_COMMAND), 0, 0, 2013, 0, 0) + _COMMAND  # an OP_MSG
 
 
 class MongodError(Exception):
@@ -108,52 +114,61 @@ class EmbeddedServer:
         """Leave the server; end it and return True, or return False if others still use it."""
         if self._users is None:
             return True
-        os.close(self._users)
-        self._users = None
-        async with _locked(self._data_dir / "start.lock"):
-            if _in_use(self._data_dir / "users.lock"):
-                return False
-            if pid := self._server_pid():
-                await _terminate(pid)
-            if self._socket.parent != self._data_dir:
-                with suppress(OSError):
-                    self._socket.parent.rmdir()
-        return True
+        self._leave()
+        with suppress(MongodError):  # whoever starts it uses it, whoever stops it needs no help
+            async with _locked(self._data_dir / "start.lock", _LEAVE_SECONDS):
+                if _in_use(self._data_dir / "users.lock"):
+                    return False
+                if pid := self._server_pid():
+                    await _terminate(pid)
+                if self._socket.parent != self._data_dir:
+                    with suppress(OSError):
+                        self._socket.parent.rmdir()
+            return True
+        return False
+
+    def _leave(self) -> None:
+        if self._users is not None:
+            os.close(self._users)
+            self._users = None
 
     async def _start(self, binary: Path) -> None:
         _make_private(self._data_dir)
-        async with _locked(self._data_dir / "start.lock"):
+        async with _locked(self._data_dir / "start.lock", _READY_SECONDS):
             _make_private(self._socket.parent)
-            if self._users is None:
-                self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
-            if not await self._join():
+            self._leave()
+            is_shared = _in_use(self._data_dir / "users.lock")
+            self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
+            if not await self._join(is_shared):
                 await _finish(asyncio.to_thread(_launch, binary, self._data_dir, self._socket))
 
-    async def _join(self) -> bool:
-        """Tell whether a server answers; one that is starting or ending is waited for."""
+    async def _join(self, is_shared: bool) -> bool:
+        """Tell whether a server answers; one that is starting or ending is waited for.
+
+        One that does not answer in time is ended, or `MongodError` says why it is not.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_SECONDS
-        while not self._answers():
+        while not await _answers(self._socket, deadline - loop.time()):
             if not _in_use(self._data_dir / "mongod.lock"):
                 return False
             if loop.time() > deadline:
-                await self._end_unreachable()
+                await _terminate(self._unreachable(is_shared))
+                return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
-    async def _end_unreachable(self) -> None:
-        pid = self._server_pid()
+    def _unreachable(self, is_shared: bool) -> int:
+        """The process of a server that does not answer, if nobody else has a say in it."""
+        lock, pid = self._data_dir / "mongod.lock", self._server_pid()
         if pid is None:
-            raise MongodError(f"Another MongoDB uses {self._data_dir}: stop it. {_OTHERWISE}")
-        await _terminate(pid)
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as client:
-            try:
-                client.connect(os.fspath(self._socket))
-            except (FileNotFoundError, ConnectionRefusedError):
-                return False
-        return True
+            raise MongodError(
+                f"Another MongoDB, process {_owner(lock)}, uses {self._data_dir}: stop it. "
+                f"{_OTHERWISE}"
+            )
+        if is_shared:
+            raise _stuck(lock, "to serve other crawls, and does not answer")
+        return pid
 
     def _server_pid(self) -> int | None:
         """The server's process; None where there is none, or one that was not started here."""
@@ -196,6 +211,19 @@ def _lock(path: Path, operation: int) -> int:
     return descriptor
 
 
+def _owner(lock: Path) -> str:
+    """The number of the process that holds the lock, as it wrote it there."""
+    return lock.read_text(errors="replace").strip() or "unknown"
+
+
+def _stuck(lock: Path, purpose: str) -> MongodError:
+    pid = _owner(lock)
+    return MongodError(
+        f"Process {pid} has held {lock} for {_READY_SECONDS:g} s, {purpose}: `kill -CONT {pid}` "
+        f"continues it if it is paused, `kill -KILL {pid}` ends it. {_OTHERWISE}"
+    )
+
+
 def _in_use(path: Path) -> bool:
     try:
         os.close(_lock(path, fcntl.LOCK_EX))
@@ -205,17 +233,43 @@ def _in_use(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
+async def _locked(path: Path, seconds: float) -> AsyncIterator[None]:
+    """Hold the lock; `MongodError` names the process that does not let go of it in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
     while True:
         try:
             descriptor = _lock(path, fcntl.LOCK_EX)
             break
         except BlockingIOError:  # a thread that waits in flock could not be cancelled
+            if loop.time() > deadline:
+                raise _stuck(path, "to start or stop MongoDB") from None
             await asyncio.sleep(_POLL_SECONDS)
     try:
+        with suppress(OSError):  # a full disk: it is for people only
+            os.pwrite(descriptor, b"%-20d" % os.getpid(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+async def _answers(path: Path, seconds: float) -> bool:
+    """Tell whether MongoDB answers there. A connection alone proves nothing: the kernel accepts it
+    for a server that is paused.
+    """
+    with suppress(OSError, EOFError, asyncio.TimeoutError):
+        await asyncio.wait_for(_ping(path), seconds)
+        return True
+    return False
+
+
+async def _ping(path: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(_PING)
+        await reader.readexactly(1)
+    finally:
+        writer.close()
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
@@ -256,8 +310,16 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     try:
         # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            start_new_session=True,
+            timeout=_LAUNCH_SECONDS,
         )
+    except subprocess.TimeoutExpired:
+        raise MongodError(
+            f"{command[0]} has not started within {_LAUNCH_SECONDS:g} s. {_OTHERWISE}"
+        ) from None
     except OSError as error:  # built for another processor, say
         raise MongodError(
             f"{command[0]} does not run here ({error.strerror}). {_ELSEWHERE}"
@@ -291,7 +353,10 @@ def _reason(log: Path) -> str:
 
 
 async def _terminate(pid: int) -> None:
-    """End a process that is nobody's child here, and wait until it has ended."""
+    """End a process that is nobody's child here, and wait until it has ended.
+
+    `MongodError` where not even SIGKILL ends it.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -302,7 +367,11 @@ async def _terminate(pid: int) -> None:
     kill = loop.call_later(_STOP_SECONDS, signal.pidfd_send_signal, pidfd, signal.SIGKILL)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        await ended.wait()
+        await asyncio.wait_for(ended.wait(), _STOP_SECONDS + _KILL_SECONDS)
+    except asyncio.TimeoutError:
+        raise MongodError(
+            f"MongoDB, process {pid}, does not end: see whether its disk answers. {_OTHERWISE}"
+        ) from None
     finally:
         kill.cancel()
         loop.remove_reader(pidfd)

