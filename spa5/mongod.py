@@ -6,7 +6,6 @@ It listens on a Unix socket that only its user can open, and on no port. Linux o
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib.util
 import json
 import os
@@ -95,23 +94,42 @@ class EmbeddedServer:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.resolve()
-        self._socket = _socket_path(self._data_dir)
-        self.uri = f"mongodb://{quote(os.fsencode(self._socket), safe='')}/"
         self._users: int | None = None  # the descriptor that holds the shared lock
+        self._directory: int | None = None  # a descriptor, where the socket needs another path
+
+    @property
+    def uri(self) -> str:
+        """The started server's; it can be used as long as this process uses the server."""
+        return f"mongodb://{quote(os.fsencode(self._socket), safe='')}/"
+
+    @property
+    def _socket(self) -> Path:
+        place = self._data_dir
+        if self._directory is not None:
+            place = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
+        return place / "mongod.sock"
 
     async def start(self) -> None:
         """Join the running server or launch one; raise MongodError where neither is possible."""
         try:
             await self._start(find_binary())
         except OSError as error:
-            await self.stop()
+            await self._end()
             raise MongodError(f"The embedded MongoDB can't start: {error}. {_OTHERWISE}") from error
         except BaseException:
-            await self.stop()
+            await self._end()
             raise
 
     async def stop(self) -> bool:
         """Leave the server; end it and return True, or return False if others still use it."""
+        try:
+            return await self._end()
+        finally:
+            if self._directory is not None:
+                os.close(self._directory)
+                self._directory = None
+
+    async def _end(self) -> bool:
         if self._users is None:
             return True
         self._leave()
@@ -121,9 +139,6 @@ class EmbeddedServer:
                     return False
                 if pid := self._server_pid():
                     await _terminate(pid)
-                if self._socket.parent != self._data_dir:
-                    with suppress(OSError):
-                        self._socket.parent.rmdir()
             return True
         return False
 
@@ -135,7 +150,8 @@ class EmbeddedServer:
     async def _start(self, binary: Path) -> None:
         _make_private(self._data_dir)
         async with _locked(self._data_dir / "start.lock", _READY_SECONDS):
-            _make_private(self._socket.parent)
+            if self._directory is None and not _can_be_address(self._socket):
+                self._directory = os.open(self._data_dir, os.O_PATH)
             self._leave()
             is_shared = _in_use(self._data_dir / "users.lock")
             self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
@@ -183,19 +199,17 @@ class EmbeddedServer:
         return None
 
 
-def _socket_path(data_dir: Path) -> Path:
-    path = data_dir / "mongod.sock"
+def _can_be_address(path: Path) -> bool:
+    """Tell whether a socket may have this path. If not, it is reached by a descriptor of its
+    directory: unlike a directory elsewhere nobody else can take that, and nothing removes it.
+    """
     # The kernel takes 107 bytes; mongod reads these characters as parts of a list or of a host.
-    if len(os.fsencode(path)) <= 100 and not set(str(path)) & set(",:[]"):
-        return path
-    # Not in TMPDIR or XDG_RUNTIME_DIR: a crawl from cron has to find the same socket, and a
-    # log-out must not remove it.
-    return Path("/tmp", f"spa5-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:32]}", path.name)
+    return len(os.fsencode(path)) <= 107 and not set(str(path)) & set(",:[]")
 
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+    if directory.stat().st_uid != os.geteuid():
         raise MongodError(f"{directory} belongs to another user. {_OTHERWISE}")
     directory.chmod(0o700)
 

@@ -504,7 +504,9 @@ def test_a_cancelled_start_leaves_no_server(directory: Path) -> None:
     run(use())
 
 
-@pytest.mark.parametrize("name", ["x" * 120, "A b%2F+@书", "a,b", "a:b", "[b]"])
+@pytest.mark.parametrize(
+    "name", ["x" * 120, "/".join(["x" * 250] * 8), "A b%2F+@书", "a,b", "a:b", "[b]"]
+)
 def test_any_path_can_be_the_data_directory(directory: Path, name: str) -> None:
     directory /= name
 
@@ -517,25 +519,41 @@ def test_any_path_can_be_the_data_directory(directory: Path, name: str) -> None:
     run(use())
 
 
-def test_a_socket_elsewhere_is_as_private(directory: Path) -> None:
+def test_a_socket_with_a_long_path_stays_in_the_data_directory(directory: Path) -> None:
     directory /= "x" * 120
-    place = mongod._socket_path(directory).parent
-    place.mkdir(mode=0o755)
 
     async def use() -> None:
         server = EmbeddedServer(directory)
-        await server.start()
-        assert permissions(place) == 0o700
-        await server.stop()
+        files = open_files()
+        for _ in range(2):
+            await server.start()
+            assert permissions(directory / "mongod.sock") == 0o600
+            await server.stop()
+            assert open_files() == files
 
     run(use())
-    assert not place.exists()
-    place.symlink_to(directory)
-    try:
-        error = run(start_error(EmbeddedServer(directory)))
-    finally:
-        place.unlink()
-    assert error.startswith(f"{place} belongs to another user.")
+
+
+def test_crawls_with_a_long_path_share_a_server_that_is_started_again(directory: Path) -> None:
+    directory /= "x" * 120
+
+    async def use(uri: str) -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(uri)
+        assert not await server.stop()
+        kill(*servers(directory))
+
+    with python("-c", USER, directory) as one, python("-c", USER, directory) as other:
+        next_line(one)
+        uri = next_line(other)
+        assert stop_user(one) == "False"
+        run(use(uri))
+        server = EmbeddedServer(directory)
+        run(server.start())
+        assert ping(uri)
+        assert not run(server.stop())
+        assert stop_user(other) == "True"
 
 
 def test_without_a_binary_one_line_names_the_alternatives(
@@ -623,6 +641,7 @@ def test_a_directory_that_cannot_be_made_is_one_line(directory: Path) -> None:
     assert str(directory / "data") in error
     assert "MONGO_DATA_DIR" in error
     assert "\n" not in error
+    assert "File name too long" in run(start_error(EmbeddedServer(directory.parent / ("x" * 300))))
 
 
 def test_data_of_a_newer_version_are_told_with_the_log(directory: Path) -> None:
