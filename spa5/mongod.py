@@ -6,6 +6,7 @@ It listens on a Unix socket that only its user can open, and on no port. Linux o
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib.util
 import json
 import os
@@ -144,8 +145,14 @@ class EmbeddedServer:
 
     def _leave(self) -> None:
         if self._users is not None:
+            atexit.unregister(self._end_at_exit)
             os.close(self._users)
             self._users = None
+
+    def _end_at_exit(self) -> None:
+        """Stop where nobody does it: a second Ctrl-C ends the process in the middle of a crawl."""
+        with suppress(OSError, asyncio.TimeoutError):
+            asyncio.run(asyncio.wait_for(self.stop(), _LEAVE_SECONDS))
 
     async def _start(self, binary: Path) -> None:
         _make_private(self._data_dir)
@@ -155,6 +162,7 @@ class EmbeddedServer:
             self._leave()
             is_shared = _in_use(self._data_dir / "users.lock")
             self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
+            atexit.register(self._end_at_exit)
             if not await self._join(is_shared):
                 await _finish(asyncio.to_thread(_launch, binary, self._data_dir, self._socket))
 

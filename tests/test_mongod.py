@@ -20,6 +20,8 @@ from scrapy.settings import Settings
 
 from spa5 import mongod
 from spa5.mongod import EmbeddedServer, MongodError, data_dir, find_binary
+from tests.site import running_site
+from tests.terminal import CTRL_C, Terminal, scrapy_on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -72,7 +74,10 @@ def command_line(process: Path) -> bytes:
 
 
 def wait_for_end(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         assert select.select([pidfd], [], [], 10)[0], f"{pid} does not end"
     finally:
@@ -307,6 +312,41 @@ def test_ctrl_c_does_not_reach_a_server_that_is_starting(directory: Path, tmp_pa
     with python("-c", USER, directory, PYTHONPATH=wheel) as crawl:
         assert ping(next_line(crawl))
         assert stop_user(crawl) == "True"
+
+
+@contextmanager
+def crawl_that_waits_for_the_site(directory: Path) -> Iterator[Terminal]:
+    """A real crawl on a terminal; its server runs, and its one request gets no answer."""
+    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
+    with running_site(1) as site:
+        site.control(latency=60)
+        arguments = ("crawl", "books", "-a", f"ids={site.catalogue.ids[0]}")
+        with scrapy_on_terminal(*arguments, SITE_URL=site.url, **embedded) as terminal:
+            while not site.stats()["detail"]:
+                assert terminal.process.poll() is None, str(terminal)
+            yield terminal
+
+
+def test_a_second_ctrl_c_ends_the_server_too(directory: Path) -> None:
+    with crawl_that_waits_for_the_site(directory) as terminal:
+        (pid,) = servers(directory)
+        terminal.type(CTRL_C)
+        terminal.wait_for("finishing")
+        terminal.type(CTRL_C)
+        terminal.end()
+        assert "Traceback" not in str(terminal)
+        wait_for_end(pid)
+
+
+def test_a_second_ctrl_c_leaves_the_server_to_other_crawls(directory: Path) -> None:
+    with crawl_that_waits_for_the_site(directory) as terminal, python("-c", USER, directory) as one:
+        uri = next_line(one)
+        terminal.type(CTRL_C)
+        terminal.wait_for("finishing")
+        terminal.type(CTRL_C)
+        terminal.end()
+        assert ping(uri)
+        assert stop_user(one) == "True"
 
 
 def test_a_crawl_that_starts_while_the_last_one_stops_gets_a_server(directory: Path) -> None:
