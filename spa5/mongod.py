@@ -53,14 +53,22 @@ class MongodError(Exception):
 
 
 def data_dir(settings: BaseSettings) -> Path:
-    """MONGO_DATA_DIR, else a directory in the project, else one among the user's data."""
+    """MONGO_DATA_DIR, else a directory in the project, else one among the user's data.
+
+    The path is absolute and without symbolic links; `MongodError` where it can't be told.
+    """
     if configured := settings.get("MONGO_DATA_DIR"):
         directory = Path(configured)
     elif Path(__file__).is_file() and (project := closest_scrapy_cfg()):  # not in scrapyd's egg
         directory = Path(project).parent / ".scrapy" / "mongodb"
     else:
         directory = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "spa5", "mongodb")
-    return directory.expanduser().absolute()
+    try:
+        return Path(os.path.realpath(directory.expanduser()))
+    except (RuntimeError, OSError) as error:  # the user has no home, or its directory has gone
+        raise MongodError(
+            f"The embedded MongoDB has no place at {directory} ({error}). {_OTHERWISE}"
+        ) from None
 
 
 def find_binary() -> Path:
@@ -94,7 +102,8 @@ class EmbeddedServer:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir.resolve()
+        self._data_dir = data_dir
+        self.place = str(data_dir / "mongod.sock")  # for people
         self._users: int | None = None  # the descriptor that holds the shared lock
         self._directory: int | None = None  # a descriptor, where the socket needs another path
 
@@ -216,7 +225,11 @@ def _can_be_address(path: Path) -> bool:
 
 
 def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        directory.stat()  # this says it better where it is a loop of symbolic links
+        raise
     if directory.stat().st_uid != os.geteuid():
         raise MongodError(f"{directory} belongs to another user. {_OTHERWISE}")
     directory.chmod(0o700)

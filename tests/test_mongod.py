@@ -20,11 +20,14 @@ from scrapy.settings import Settings
 
 from spa5 import mongod
 from spa5.mongod import EmbeddedServer, MongodError, data_dir, find_binary
+from tests.crawls import run as run_scrapy
 from tests.site import running_site
 from tests.terminal import CTRL_C, Terminal, scrapy_on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
+
+    from tests.conftest import Database
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]
@@ -714,6 +717,60 @@ def test_the_data_directory_follows_the_setting_the_project_and_the_user(
     assert data_dir(Settings({"MONGO_DATA_DIR": ""})) == tmp_path / "xdg/spa5/mongodb"
     (tmp_path / "scrapy.cfg").touch()
     assert data_dir(Settings()) == tmp_path / ".scrapy/mongodb"
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> str:
+    """The path of symbolic links that lead to each other."""
+    (tmp_path / "loop").symlink_to("pool")
+    (tmp_path / "pool").symlink_to("loop")
+    return str(tmp_path / "loop")
+
+
+NO_HOME = "~nobody-has-this-name/books"
+
+
+@pytest.mark.parametrize("command", ["mongod", "crawl books", "doctor"])
+def test_a_data_directory_that_leads_nowhere_is_one_line(nowhere: str, command: str) -> None:
+    for place, reason in ((nowhere, "loop"), (f"{nowhere}/data", "loop"), (NO_HOME, "home")):
+        environment = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": place}
+        ended = run_scrapy(*command.split(), SITE_URL="http://127.0.0.1:9", **environment)
+        lines = [line for line in (ended.output + ended.log).splitlines() if place in line]
+        assert ended.exitcode == 1
+        assert len(lines) == 1
+        assert "MONGO_DATA_DIR" in lines[0]
+        assert reason in lines[0]
+        assert "Traceback" not in ended.log
+
+
+def test_a_user_without_a_home_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getpwuid(uid: int) -> None:
+        raise KeyError(f"uid not found: {uid}")
+
+    monkeypatch.chdir(tmp_path)  # no project
+    monkeypatch.setattr("pwd.getpwuid", getpwuid)
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MongodError) as caught:
+        data_dir(Settings())
+    assert str(caught.value).startswith("The embedded MongoDB has no place at ~/.local/share/spa5/")
+    assert "MONGO_DATA_DIR or set MONGO_URI" in str(caught.value)
+
+
+def test_with_a_server_of_ones_own_the_data_directory_does_not_matter(
+    nowhere: str, database: Database
+) -> None:
+    with running_site(1) as site:
+        for place in (nowhere, NO_HOME):
+            crawl = database.crawl(site.url, MONGO_DATA_DIR=place)
+            assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
+            doctor = run_scrapy(
+                "doctor", SITE_URL=site.url, MONGO_DATA_DIR=place, **database.environment
+            )
+            assert doctor.exitcode == 0, doctor.output
+            assert place not in crawl.log + doctor.output
 
 
 @contextmanager
