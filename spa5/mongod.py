@@ -6,13 +6,13 @@ It listens on a Unix socket that only its user can open, and on no port. Linux o
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import atexit
 import importlib.util
 import json
 import os
 import shutil
 import signal
-import socket
+import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import bson
 from scrapy.utils.conf import closest_scrapy_cfg
 
 if sys.platform == "linux":
@@ -38,8 +39,13 @@ _ELSEWHERE = (
 _OTHERWISE = "Choose another MONGO_DATA_DIR or set MONGO_URI."
 _LIBRARIES = "It needs OpenSSL 3 and libcurl 4, as Debian 12 and Ubuntu 22.04 have them. "
 _POLL_SECONDS = 0.05
-_READY_SECONDS = 20  # for a server that a killed crawl has left while it was starting or ending
+_READY_SECONDS = 30  # the most that is waited for others who start or stop the server
+_LAUNCH_SECONDS = 60  # the most that a start may take, with what the journal has to restore
 _STOP_SECONDS = 30  # then SIGKILL, from which the journal recovers
+_KILL_SECONDS = 5  # after SIGKILL a process still runs only where its disk does not answer
+_LEAVE_SECONDS = 3  # the most that a crawl waits for others at its end
+_COMMAND = bson.encode({"ping": 1, "$db": "admin"})
+_PING = struct.pack("<iiiiiB", 21 + len(_COMMAND), 0, 0, 2013, 0, 0) + _COMMAND  # an OP_MSG
 
 
 class MongodError(Exception):
@@ -47,14 +53,22 @@ class MongodError(Exception):
 
 
 def data_dir(settings: BaseSettings) -> Path:
-    """MONGO_DATA_DIR, else a directory in the project, else one among the user's data."""
+    """MONGO_DATA_DIR, else a directory in the project, else one among the user's data.
+
+    The path is absolute and without symbolic links; `MongodError` where it can't be told.
+    """
     if configured := settings.get("MONGO_DATA_DIR"):
         directory = Path(configured)
     elif Path(__file__).is_file() and (project := closest_scrapy_cfg()):  # not in scrapyd's egg
         directory = Path(project).parent / ".scrapy" / "mongodb"
     else:
         directory = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "spa5", "mongodb")
-    return directory.expanduser().absolute()
+    try:
+        return Path(os.path.realpath(directory.expanduser()))
+    except (RuntimeError, OSError) as error:  # the user has no home, or its directory has gone
+        raise MongodError(
+            f"The embedded MongoDB has no place at {directory} ({error}). {_OTHERWISE}"
+        ) from None
 
 
 def find_binary() -> Path:
@@ -88,72 +102,106 @@ class EmbeddedServer:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir.resolve()
-        self._socket = _socket_path(self._data_dir)
-        self.uri = f"mongodb://{quote(os.fsencode(self._socket), safe='')}/"
+        self._data_dir = data_dir
+        self.place = str(data_dir / "mongod.sock")  # for people
         self._users: int | None = None  # the descriptor that holds the shared lock
+        self._directory: int | None = None  # a descriptor, where the socket needs another path
+
+    @property
+    def uri(self) -> str:
+        """The started server's; it can be used as long as this process uses the server."""
+        return f"mongodb://{quote(os.fsencode(self._socket), safe='')}/"
+
+    @property
+    def _socket(self) -> Path:
+        place = self._data_dir
+        if self._directory is not None:
+            place = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
+        return place / "mongod.sock"
 
     async def start(self) -> None:
         """Join the running server or launch one; raise MongodError where neither is possible."""
         try:
             await self._start(find_binary())
         except OSError as error:
-            await self.stop()
+            await self._end()
             raise MongodError(f"The embedded MongoDB can't start: {error}. {_OTHERWISE}") from error
         except BaseException:
-            await self.stop()
+            await self._end()
             raise
 
     async def stop(self) -> bool:
         """Leave the server; end it and return True, or return False if others still use it."""
+        try:
+            return await self._end()
+        finally:
+            if self._directory is not None:
+                os.close(self._directory)
+                self._directory = None
+
+    async def _end(self) -> bool:
         if self._users is None:
             return True
-        os.close(self._users)
-        self._users = None
-        async with _locked(self._data_dir / "start.lock"):
-            if _in_use(self._data_dir / "users.lock"):
-                return False
-            if pid := self._server_pid():
-                await _terminate(pid)
-            if self._socket.parent != self._data_dir:
-                with suppress(OSError):
-                    self._socket.parent.rmdir()
-        return True
+        self._leave()
+        with suppress(MongodError):  # whoever starts it uses it, whoever stops it needs no help
+            async with _locked(self._data_dir / "start.lock", _LEAVE_SECONDS):
+                if _in_use(self._data_dir / "users.lock"):
+                    return False
+                if pid := self._server_pid():
+                    await _terminate(pid)
+            return True
+        return False
+
+    def _leave(self) -> None:
+        if self._users is not None:
+            atexit.unregister(self._end_at_exit)
+            os.close(self._users)
+            self._users = None
+
+    def _end_at_exit(self) -> None:
+        """Stop where nobody does it: a second Ctrl-C ends the process in the middle of a crawl."""
+        with suppress(OSError, asyncio.TimeoutError):
+            asyncio.run(asyncio.wait_for(self.stop(), _LEAVE_SECONDS))
 
     async def _start(self, binary: Path) -> None:
         _make_private(self._data_dir)
-        async with _locked(self._data_dir / "start.lock"):
-            _make_private(self._socket.parent)
-            if self._users is None:
-                self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
-            if not await self._join():
+        async with _locked(self._data_dir / "start.lock", _READY_SECONDS):
+            if self._directory is None and not _can_be_address(self._socket):
+                self._directory = os.open(self._data_dir, os.O_PATH)
+            self._leave()
+            is_shared = _in_use(self._data_dir / "users.lock")
+            self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
+            atexit.register(self._end_at_exit)
+            if not await self._join(is_shared):
                 await _finish(asyncio.to_thread(_launch, binary, self._data_dir, self._socket))
 
-    async def _join(self) -> bool:
-        """Tell whether a server answers; one that is starting or ending is waited for."""
+    async def _join(self, is_shared: bool) -> bool:
+        """Tell whether a server answers; one that is starting or ending is waited for.
+
+        One that does not answer in time is ended, or `MongodError` says why it is not.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_SECONDS
-        while not self._answers():
+        while not await _answers(self._socket, deadline - loop.time()):
             if not _in_use(self._data_dir / "mongod.lock"):
                 return False
             if loop.time() > deadline:
-                await self._end_unreachable()
+                await _terminate(self._unreachable(is_shared))
+                return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
-    async def _end_unreachable(self) -> None:
-        pid = self._server_pid()
+    def _unreachable(self, is_shared: bool) -> int:
+        """The process of a server that does not answer, if nobody else has a say in it."""
+        lock, pid = self._data_dir / "mongod.lock", self._server_pid()
         if pid is None:
-            raise MongodError(f"Another MongoDB uses {self._data_dir}: stop it. {_OTHERWISE}")
-        await _terminate(pid)
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as client:
-            try:
-                client.connect(os.fspath(self._socket))
-            except (FileNotFoundError, ConnectionRefusedError):
-                return False
-        return True
+            raise MongodError(
+                f"Another MongoDB, process {_owner(lock)}, uses {self._data_dir}: stop it. "
+                f"{_OTHERWISE}"
+            )
+        if is_shared:
+            raise _stuck(lock, "to serve other crawls, and does not answer")
+        return pid
 
     def _server_pid(self) -> int | None:
         """The server's process; None where there is none, or one that was not started here."""
@@ -168,19 +216,21 @@ class EmbeddedServer:
         return None
 
 
-def _socket_path(data_dir: Path) -> Path:
-    path = data_dir / "mongod.sock"
+def _can_be_address(path: Path) -> bool:
+    """Tell whether a socket may have this path. If not, it is reached by a descriptor of its
+    directory: unlike a directory elsewhere nobody else can take that, and nothing removes it.
+    """
     # The kernel takes 107 bytes; mongod reads these characters as parts of a list or of a host.
-    if len(os.fsencode(path)) <= 100 and not set(str(path)) & set(",:[]"):
-        return path
-    # Not in TMPDIR or XDG_RUNTIME_DIR: a crawl from cron has to find the same socket, and a
-    # log-out must not remove it.
-    return Path("/tmp", f"spa5-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:32]}", path.name)
+    return len(os.fsencode(path)) <= 107 and not set(str(path)) & set(",:[]")
 
 
 def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        directory.stat()  # this says it better where it is a loop of symbolic links
+        raise
+    if directory.stat().st_uid != os.geteuid():
         raise MongodError(f"{directory} belongs to another user. {_OTHERWISE}")
     directory.chmod(0o700)
 
@@ -196,6 +246,19 @@ def _lock(path: Path, operation: int) -> int:
     return descriptor
 
 
+def _owner(lock: Path) -> str:
+    """The number of the process that holds the lock, as it wrote it there."""
+    return lock.read_text(errors="replace").strip() or "unknown"
+
+
+def _stuck(lock: Path, purpose: str) -> MongodError:
+    pid = _owner(lock)
+    return MongodError(
+        f"Process {pid} has held {lock} for {_READY_SECONDS:g} s, {purpose}: `kill -CONT {pid}` "
+        f"continues it if it is paused, `kill -KILL {pid}` ends it. {_OTHERWISE}"
+    )
+
+
 def _in_use(path: Path) -> bool:
     try:
         os.close(_lock(path, fcntl.LOCK_EX))
@@ -205,17 +268,43 @@ def _in_use(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
+async def _locked(path: Path, seconds: float) -> AsyncIterator[None]:
+    """Hold the lock; `MongodError` names the process that does not let go of it in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
     while True:
         try:
             descriptor = _lock(path, fcntl.LOCK_EX)
             break
         except BlockingIOError:  # a thread that waits in flock could not be cancelled
+            if loop.time() > deadline:
+                raise _stuck(path, "to start or stop MongoDB") from None
             await asyncio.sleep(_POLL_SECONDS)
     try:
+        with suppress(OSError):  # a full disk: it is for people only
+            os.pwrite(descriptor, b"%-20d" % os.getpid(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+async def _answers(path: Path, seconds: float) -> bool:
+    """Tell whether MongoDB answers there. A connection alone proves nothing: the kernel accepts it
+    for a server that is paused.
+    """
+    with suppress(OSError, EOFError, asyncio.TimeoutError):
+        await asyncio.wait_for(_ping(path), seconds)
+        return True
+    return False
+
+
+async def _ping(path: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(_PING)
+        await reader.readexactly(1)
+    finally:
+        writer.close()
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
@@ -256,8 +345,16 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     try:
         # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            start_new_session=True,
+            timeout=_LAUNCH_SECONDS,
         )
+    except subprocess.TimeoutExpired:
+        raise MongodError(
+            f"{command[0]} has not started within {_LAUNCH_SECONDS:g} s. {_OTHERWISE}"
+        ) from None
     except OSError as error:  # built for another processor, say
         raise MongodError(
             f"{command[0]} does not run here ({error.strerror}). {_ELSEWHERE}"
@@ -291,7 +388,10 @@ def _reason(log: Path) -> str:
 
 
 async def _terminate(pid: int) -> None:
-    """End a process that is nobody's child here, and wait until it has ended."""
+    """End a process that is nobody's child here, and wait until it has ended.
+
+    `MongodError` where not even SIGKILL ends it.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -302,7 +402,11 @@ async def _terminate(pid: int) -> None:
     kill = loop.call_later(_STOP_SECONDS, signal.pidfd_send_signal, pidfd, signal.SIGKILL)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        await ended.wait()
+        await asyncio.wait_for(ended.wait(), _STOP_SECONDS + _KILL_SECONDS)
+    except asyncio.TimeoutError:
+        raise MongodError(
+            f"MongoDB, process {pid}, does not end: see whether its disk answers. {_OTHERWISE}"
+        ) from None
     finally:
         kill.cancel()
         loop.remove_reader(pidfd)

@@ -182,20 +182,23 @@ def _proxy(site: str) -> str | None:
 async def mongodb(spider: BooksSpider, follow: Follow) -> None:
     """An embedded server is started only where there are books already: nothing is left behind."""
     store = BookStore(spider.settings, lambda *_: None)
-    directory = mongod.data_dir(spider.settings)
-    embedded: dict[str, Check] = {}
+    stored = {"MongoDB": _open, "writes": _writes, "index": _index}
+    checks: dict[str, Check] = {name: partial(check, store) for name, check in stored.items()}
     try:
         if await store.uses_embedded():
-            embedded["mongod"] = _binary
-            embedded["disk"] = partial(asyncio.to_thread, _disk, directory)
-        if embedded and not _is_used(directory):
-            await follow({**embedded, "MongoDB": partial(_coming, directory)})
-        else:
-            stored = {"MongoDB": _open, "writes": _writes, "index": _index}
-            checks = {name: partial(check, store) for name, check in stored.items()}
-            await follow({**embedded, **checks})
+            with _explained():
+                checks = _embedded(mongod.data_dir(spider.settings), checks)
+        await follow(checks)
     finally:
         await store.close()
+
+
+def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
+    own: dict[str, Check] = {
+        "mongod": _binary,
+        "disk": partial(asyncio.to_thread, _disk, directory),
+    }
+    return own | (checks if _is_used(directory) else {"MongoDB": partial(_coming, directory)})
 
 
 async def _binary() -> str:
@@ -204,7 +207,7 @@ async def _binary() -> str:
 
 
 def _disk(directory: Path) -> str:
-    place = next(one for one in (directory, *directory.parents) if one.exists())
+    place = next(one for one in (directory, *directory.parents) if os.path.lexists(one))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise Trouble(f"{place} can't be written: choose another MONGO_DATA_DIR")
     free = shutil.disk_usage(place).free >> 20

@@ -113,8 +113,8 @@ class BookStore:
         self._uri: str = settings["MONGO_URI"] or ""
         self._database: str = settings["MONGO_DATABASE"]
         self._collection: str = settings["MONGO_COLLECTION"]
-        self._server = EmbeddedServer(data_dir(settings))
-        self._is_embedded = False
+        self._settings = settings
+        self._server: EmbeddedServer | None = None  # the embedded one, where it is used
         self._index: str | None = None  # the unique one's name; None: nothing is written
         self._expects_new = True
         self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
@@ -133,7 +133,8 @@ class BookStore:
         """
         try:
             self._client = _client(await self._choose_uri())
-            self.place = f"{_hosts(self._client)}, {self._database}.{self._collection}"
+            where = self._server.place if self._server else _hosts(self._client)
+            self.place = f"{where}, {self._database}.{self._collection}"
             # Acknowledged means in the journal of a majority, if MONGO_URI does not say otherwise.
             # With `j` alone a replica set's primary would confirm what a failover takes back.
             asked = self._client.write_concern.document
@@ -156,7 +157,8 @@ class BookStore:
         if self._client is not None:
             self._client.close()
             self._client = None
-        await self._server.stop()
+        if self._server is not None:
+            await self._server.stop()
 
     async def uses_embedded(self) -> bool:
         """Whether `open` takes the embedded server; it is not started yet."""
@@ -423,15 +425,15 @@ class BookStore:
             logger.info("MongoDB is back after %.1f s", seconds)
 
     async def _restart_server(self) -> None:
-        if self._client is not None and self._is_embedded:
+        if self._client is not None and self._server is not None:
             with suppress(MongodError):  # the next try says that it is away
                 await self._server.start()
 
     async def _choose_uri(self) -> str:
         if not await self.uses_embedded():
             return self._uri or LOCAL_URI
+        self._server = EmbeddedServer(data_dir(self._settings))
         await self._server.start()
-        self._is_embedded = True
         return self._server.uri
 
     async def _check_version(self) -> None:

