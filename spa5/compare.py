@@ -11,9 +11,10 @@ from scrapy import signals
 from scrapy.exceptions import CloseSpider
 
 from spa5 import api
+from spa5.connection import StoreError
 from spa5.documents import Document, Rejected
 from spa5.plain import plain
-from spa5.store import BookStore, StoreError
+from spa5.store import BookStore
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler

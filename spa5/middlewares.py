@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from scrapy import Request, signals
 from scrapy.exceptions import CloseSpider
 
+from spa5.connection import StoreError
 from spa5.documents import now
 from spa5.items import Book
 from spa5.listing import DONE, REJECTED, Listing, Verdict, is_drift, judge
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from spa5.store import Seen, StoreError
+from spa5.store import Seen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

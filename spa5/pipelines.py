@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from itemadapter import ItemAdapter
 from scrapy.exceptions import CloseSpider, DropItem
 
+from spa5.connection import StoreError
 from spa5.documents import Document, HeldBack, Outcome, Rejected
 from spa5.drift import Drift, Drifted
 from spa5.groupcommit import GroupCommit
 from spa5.items import Book
 from spa5.listing import FAILED, HELD, REJECTED
-from spa5.store import BookStore, StoreError
+from spa5.store import BookStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

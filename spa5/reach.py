@@ -19,10 +19,11 @@ from scrapy.http import TextResponse
 from scrapy.utils.misc import build_from_crawler, load_object
 
 from spa5 import api, crew, mongod
+from spa5.connection import StoreError
 from spa5.doctor import Remark, Trouble
 from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
 from spa5.items import Book, InvalidBook, brief
-from spa5.store import BookStore, StoreError
+from spa5.store import BookStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -185,8 +186,8 @@ async def mongodb(spider: BooksSpider, follow: Follow) -> None:
     stored = {"MongoDB": _open, "writes": _writes, "index": _index}
     checks: dict[str, Check] = {name: partial(check, store) for name, check in stored.items()}
     try:
-        if await store.uses_embedded():
-            with _explained():
+        with _explained():
+            if await store.uses_embedded():
                 checks = _embedded(mongod.data_dir(spider.settings), checks)
         await follow(checks)
     finally:

@@ -6,28 +6,33 @@ import asyncio
 import itertools
 import logging
 import random
-import warnings
 from contextlib import suppress
 from functools import partial
 from itertools import compress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
-    ConfigurationError,
-    ConnectionFailure,
-    DuplicateKeyError,
     OperationFailure,
     PyMongoError,
     WriteError,
 )
 
+from spa5 import found
+from spa5.connection import (
+    LOCAL_URI,
+    PASSING,
+    StoreError,
+    connect,
+    explain,
+    has_local_server,
+    hosts,
+    is_passing,
+)
 from spa5.documents import Document, HeldBack, Outcome, Rejected, Update, now, plan
 from spa5.items import LISTED, brief
 from spa5.mongod import EmbeddedServer, MongodError, data_dir
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
     from bson import ObjectId
     from scrapy.settings import BaseSettings
 
+    from spa5.connection import Client
+
 logger = logging.getLogger(__name__)
 # At DEBUG the driver logs each command with the books in it.
 logging.getLogger("pymongo").setLevel(logging.INFO)
@@ -47,19 +54,11 @@ logging.getLogger("pymongo").setLevel(logging.INFO)
 T = TypeVar("T")
 Results: TypeAlias = "dict[ObjectId, Outcome | Rejected | HeldBack]"
 
-LOCAL_URI = "mongodb://localhost:27017/"
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _DUPLICATE_KEY = 11000
 _OUR_KEYS = ({"id": 1}, {"_id": 1})
-_OTHER_INDEX = (85, 86)  # there is one on this field already, with other options
 _BAD_VALUE = 2
 _TOO_DEEP = 15
-# Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
-# MongoDB's, from src/mongo/base/error_codes.yml.
-_PASSING = {
-    *(6, 7, 24, 50, 64, 89, 91, 112, 133, 134, 189, 262, 9001, 10058, 10107),
-    *(11600, 11602, 13388, 13435, 13436, 14031),
-}
 # What SkipStored decides by.
 _SEEN = dict.fromkeys(("id", *LISTED, "crawled_at", "listed_at"), 1)
 _ID_ALONE = {"id": 1, "_id": 0}  # the index alone tells it
@@ -70,10 +69,6 @@ _LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
-
-
-class StoreError(Exception):
-    """MongoDB can't be used: one line for people, what happened and what to do."""
 
 
 class Seen(NamedTuple):
@@ -117,7 +112,7 @@ class BookStore:
         self._server: EmbeddedServer | None = None  # the embedded one, where it is used
         self._index: str | None = None  # the unique one's name; None: nothing is written
         self._expects_new = True
-        self._client: AsyncIOMotorClient[dict[str, Any]] | None = None
+        self._client: Client | None = None
         self._retry_seconds = settings.getfloat("MONGO_RETRY_SECONDS")
         self._count = count  # of stats
         self._away_since: float | None = None
@@ -132,8 +127,8 @@ class BookStore:
         With `read_only` nothing is written, not even an index.
         """
         try:
-            self._client = _client(await self._choose_uri())
-            where = self._server.place if self._server else _hosts(self._client)
+            self._client = connect(await self._choose_uri())
+            where = self._server.place if self._server else hosts(self._client)
             self.place = f"{where}, {self._database}.{self._collection}"
             # Acknowledged means in the journal of a majority, if MONGO_URI does not say otherwise.
             # With `j` alone a replica set's primary would confirm what a failover takes back.
@@ -162,7 +157,7 @@ class BookStore:
 
     async def uses_embedded(self) -> bool:
         """Whether `open` takes the embedded server; it is not started yet."""
-        return self._uri == "embedded" or not (self._uri or await _answers(LOCAL_URI))
+        return self._uri == "embedded" or not (self._uri or await has_local_server())
 
     async def try_write(self) -> tuple[dict[str, Any], bool]:
         """A write that changes nothing; `StoreError` where a crawl's would fail.
@@ -179,16 +174,10 @@ class BookStore:
 
     async def has_unique_index(self) -> bool:
         """Whether it is there; `StoreError` where it could not be made. Writes nothing."""
-        copies: list[dict[str, Any]] = [
-            {"$group": {"_id": "$id", "books": {"$sum": 1}}},
-            {"$match": {"books": {"$gt": 1}}},
-            {"$limit": 1},
-        ]
         try:
-            if await self._find_unique_index():
+            if await found.unique_index(self._books):
                 return True
-            async for _ in self._books.aggregate(copies, allowDiskUse=True):
-                raise DuplicateKeyError("as MongoDB would say")
+            await found.refuse_copies(self._books)
         except PyMongoError as error:
             raise StoreError(self._explain(error)) from None
         return False
@@ -317,7 +306,7 @@ class BookStore:
         try:
             await self._books.update_many({"id": {"$in": ids}}, change, hint=self._index)
         except WriteError as error:  # it ends at the first document that is refused
-            if _is_passing_error(error) or _lacks_index(error.code, str(error)):
+            if is_passing(error) or _lacks_index(error.code, str(error)):
                 raise
             written = await self._bulk_write([Update(one, change, upsert=False) for one in ids])
             return {ids[index]: str(refusal) for index, refusal in written.refused.items()}
@@ -397,7 +386,7 @@ class BookStore:
 
     def _away(self, error: PyMongoError, seconds: float) -> None:
         """Note an outage; `StoreError` where waiting is over or does not help."""
-        if not _is_passing_error(error):
+        if not is_passing(error):
             raise StoreError(self._explain(error)) from None
         if self._away_since is None:
             self._away_since = monotonic()
@@ -446,50 +435,12 @@ class BookStore:
             )
 
     async def _make_index(self) -> None:
-        self._index = await self._find_unique_index()
+        self._index = await found.unique_index(self._books)
         if self._index is None:
-            self._index = await self._books.create_index("id", unique=True)
-
-    async def _find_unique_index(self) -> str | None:
-        """Its name; None where there is none, `OperationFailure` where another is in its way."""
-        indexes = await self._books.index_information()
-        for name, index in indexes.items():
-            is_whole = not index.keys() & {"hidden", "partialFilterExpression"}
-            if list(index["key"]) == [("id", 1)] and index.get("unique") and is_whole:
-                return name
-        if "id_1" in indexes:
-            raise OperationFailure("its name is taken", _OTHER_INDEX[0])
-        return None
+            self._index = await found.make_unique_index(self._books)
 
     def _explain(self, error: PyMongoError) -> str:
-        where = self.place or "MONGO_URI"
-        code = error.code if isinstance(error, OperationFailure) else None
-        if isinstance(error, DuplicateKeyError):
-            return (
-                f"{where} holds books twice, so that its unique index on id can't be made: "
-                f"remove the copies (README, Duplicates) or use another MONGO_COLLECTION"
-            )
-        if code in _OTHER_INDEX:
-            return (
-                f"{where} has an index on id that is not unique: drop it with "
-                f"db.{self._collection}.dropIndex('id_1'), and crawl again"
-            )
-        if code == 18:
-            return f"{where}: user or password is wrong, check MONGO_URI"
-        if code == 13:
-            return f"{where}: this user may not use it (not authorized), check MONGO_URI"
-        if isinstance(error, ConfigurationError) and "wire version" in str(error):
-            return f"MongoDB at {where} is too old: 5.0 or later is needed"
-        if isinstance(error, ConnectionFailure):
-            return f"no MongoDB answers at {where}: start it, or check MONGO_URI"
-        return f"{where}: {brief(str(error), 200)}"
-
-
-def _is_passing_error(error: PyMongoError) -> bool:
-    """Whether to try again: the server or the way to it is away, not the request wrong."""
-    if isinstance(error, OperationFailure):
-        return error.code in _PASSING or error.has_error_label("RetryableWriteError")
-    return isinstance(error, ConnectionFailure)
+        return explain(error, self.place or "MONGO_URI", self._uri)
 
 
 def _lacks_index(code: int | None, message: str) -> bool:
@@ -518,66 +469,10 @@ def _written(details: Mapping[str, Any]) -> Written:
 
 
 def _is_passing_refusal(error: Mapping[str, Any]) -> bool:
-    return error["code"] in _PASSING
+    return error["code"] in PASSING
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
     left = iter(ids)
     while chunk := list(itertools.islice(left, _MOST_IDS)):
         yield chunk
-
-
-def _client(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:
-    """A client that does not wait for ever."""
-    options: dict[str, Any] = {
-        "appname": "spa5",
-        "serverSelectionTimeoutMS": 5_000,
-        "connectTimeoutMS": 5_000,
-        "socketTimeoutMS": 30_000,
-    }
-    given = uri.lower()
-    options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
-    host, _, path = uri.partition("://")[2].partition("/")
-    try:
-        if "@" in path and "@" not in host:
-            raise ValueError("a slash in the password: what is before it is no host")
-        with warnings.catch_warnings():
-            # An option that the driver does not know may be part of a password.
-            warnings.simplefilter("error", UserWarning)
-            client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(uri, **options)
-    except (PyMongoError, OSError, ValueError, TypeError, UserWarning):
-        # The driver's own words may quote a part of the password.
-        raise StoreError(
-            "MONGO_URI is not valid: use mongodb://user:password@host:27017/ with the special "
-            "characters of user and password percent-encoded, or 'embedded'"
-        ) from None
-    if not client.write_concern.acknowledged:
-        raise StoreError("MONGO_URI says w=0: a book counts only when MongoDB acknowledges it")
-    return client
-
-
-def _hosts(client: AsyncIOMotorClient[dict[str, Any]]) -> str:
-    seeds = cast("Any", client).topology_description.server_descriptions()
-    return ",".join(host if port is None else f"{host}:{port}" for host, port in sorted(seeds))
-
-
-async def _answers(uri: str) -> bool:
-    address = urlsplit(uri)
-    try:  # the driver would go on trying where nobody listens
-        connecting = asyncio.open_connection(address.hostname, address.port)
-        _, writer = await asyncio.wait_for(connecting, 0.5)
-    except (OSError, asyncio.TimeoutError):
-        return False
-    writer.close()
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
-        uri, serverSelectionTimeoutMS=500
-    )
-    try:
-        await client.admin.command("ping")
-    except ConnectionFailure:
-        return False
-    except PyMongoError:  # it is there, and `open` will say what is wrong with it
-        return True
-    finally:
-        client.close()
-    return True

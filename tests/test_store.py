@@ -25,11 +25,12 @@ from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
+from spa5.connection import StoreError
 from spa5.documents import Document, Rejected
 from spa5.items import LISTED, Book, storable
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from spa5.store import BookStore, StoreError
+from spa5.store import BookStore
 from tests.conftest import Database
 from tests.mongods import PASSWORD, old_server
 from tests.site import Catalogue, running_site
@@ -824,3 +825,72 @@ def test_a_pipeline_that_could_not_open_closes(
 
     asyncio.run(main())
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+# The collection as it is found
+
+STRANGE: list[tuple[list[dict[str, Any]], str, str]] = [
+    ([{"id": 7}, {"id": 8}], "holds 2 books whose id is a number, for example", "updateMany"),
+    ([{"id": 7.0}, {"id": "8"}], "holds 1 books whose id is a number", "$toLong"),
+    ([{"_id": "7"}, {"_id": "8"}], "holds 2 books with their id in _id alone", "updateMany"),
+    ([{"_id": 7}], "holds 1 books with their id in _id alone", "updateMany"),
+    ([{"name": "a"}, {"name": "b"}], "holds 2 documents without a book's id", "Duplicates"),
+]
+
+
+@pytest.mark.parametrize(("documents", "said", "cure"), STRANGE)
+def test_what_would_be_stored_twice_is_named_with_its_cure(
+    site: Site, database: Database, documents: list[dict[str, Any]], said: str, cure: str
+) -> None:
+    database.books.insert_many(documents)
+    before = list(database.books.find())
+    with refused(database, site) as error:
+        assert said in error
+        assert cure in error
+    assert list(database.books.find()) == before
+
+
+def test_one_foreign_document_is_in_nobodys_way(site: Site, database: Database) -> None:
+    database.books.insert_one({"settings": True})
+    assert database.crawl(site.url).exitcode == 0
+    assert database.books.count_documents({}) == 21
+
+
+@pytest.mark.parametrize("number", [7, 7.0, 1e7, 10**15])
+def test_the_cure_for_numbers_turns_each_into_its_text_and_loses_nothing(
+    database: Database, number: float
+) -> None:
+    """The words of the message, as mongosh runs them."""
+    database.books.insert_many([{"id": number, "name": "a"}, {"_id": number + 1, "name": "b"}])
+    database.books.update_many(
+        {"id": {"$gte": 0, "$lt": 9e18}, "$expr": {"$eq": ["$id", {"$trunc": "$id"}]}},
+        [{"$set": {"id": {"$toString": {"$toLong": "$id"}}}}],
+    )
+    numbered = {"$cond": [{"$isNumber": "$_id"}, {"$toString": {"$toLong": "$_id"}}, "$_id"]}
+    own = [{"_id": {"$regex": "^[0-9]{1,20}$"}}, {"_id": {"$gte": 0, "$lt": 9e18}}]
+    database.books.update_many({"id": None, "$or": own}, [{"$set": {"id": numbered}}])
+    assert database.stored().keys() == {str(int(number)), str(int(number) + 1)}
+    assert {book["name"] for book in database.books.find()} == {"a", "b"}
+
+
+def test_a_validator_that_refuses_a_stored_book_costs_that_book_alone(
+    site: Site, database: Database
+) -> None:
+    crawl = database.crawl(site.url)
+    odd = site.catalogue.ids[0]
+    database.books.delete_many({"id": {"$in": site.catalogue.ids[10:]}})
+    validator = {"id": {"$ne": odd}}
+    database.books.database.command("collMod", "books", validator=validator)
+    crawl = database.crawl(site.url)
+    assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
+    assert (crawl.stats["mongo/inserted"], crawl.stats["mongo/rejected"]) == (10, 1)
+    assert odd in crawl.lines("ERROR")[-1]
+
+
+def test_a_server_that_does_not_answer_on_the_usual_port_is_not_passed_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("spa5.connection.LOCAL_URI", address)
+            error = refusal({"MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
+    assert "does not answer as MongoDB does" in error
