@@ -37,12 +37,14 @@ _TROUBLES = {
     "vanished": "books/vanished",
     "invalid": "books/invalid",
     "rejected": "mongo/rejected",
+    "bad fields": "books/field_errors",
     "failed": "books/failed",
     "missing": "books/missing",
 }
 # The table has these too, for it leaves out troubles that did not occur.
 _MORE_TROUBLES = {
-    "bad fields": "books/field_errors",
+    "held back": "mongo/held_back",
+    "unlisted": "books/unlisted",
     "bad pages": "books/index_failed",
     "retries": "retry/count",
 }
@@ -149,12 +151,12 @@ class Figures:
         if spider.ids is not None:
             total = len(spider.ids)
         elif spider.pages is not None:
-            total = min(total, spider.pages * spider.step)
-        if total and self.reason in ("finished", "incomplete"):
-            missing = self.get("books/missing")  # as it was counted in the collection
+            total = min(total, spider.pages * spider.walk.step)
+        missing = self.crawler.stats.get_value("books/missing")
+        if total and missing is not None:
             if spider.pages is not None:
                 total = done + missing
-            return total - missing, total
+            return max(0, total - missing), total
         return min(done, total or done), total
 
     @property
@@ -192,9 +194,14 @@ class Figures:
         return [f"{self.get(f'crawl/{stat}')} {word}" for word, stat in words.items()]
 
     def counts(self, stats: dict[str, str]) -> dict[str, int]:
-        """Of these what this process did: what is missing, all workers of a crawl miss."""
+        """Of these what this process did.
+
+        What is missing, all workers of a crawl miss. Where it is not known it is left out.
+        """
         own = {word: self.get(stat) for word, stat in stats.items()}
-        return {word: count for word, count in own.items() if word != "missing" or not self.workers}
+        if self.workers or self.crawler.stats.get_value("books/missing") is None:
+            own.pop("missing", None)
+        return own
 
 
 def log(figures: Figures) -> None:
