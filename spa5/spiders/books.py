@@ -227,7 +227,8 @@ class BooksSpider(Spider):
         errors: list[str] = []
         asked = response.meta.get("book_id") or api.asked_id(response.url)
         try:
-            book = Book.from_api(api.answer(response), errors)
+            data = api.answer(response, response.meta.get("listed") or {})
+            book = Book.from_api(data, errors)
             if book.id != asked:
                 raise InvalidBook(f"it answers with book {book.id}")
         except api.Flaw as flaw:
