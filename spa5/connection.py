@@ -177,6 +177,6 @@ def _refusal(option: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             parse_uri(f"mongodb://localhost/?{option}")
-    except (PyMongoError, ValueError, TypeError, UserWarning) as error:
+    except (PyMongoError, OSError, ValueError, TypeError, UserWarning) as error:
         return str(error) or "refused"
     return ""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_ASKED = 10_000  # ids in one question to MongoDB
+END_OF_WALK = object()  # what `Sweeps` tells `SkipStored`, which is between it and the engine
 HOSTS_APART = timedelta(minutes=10)  # so much may the clocks of a shared crawl's hosts differ
 
 
@@ -53,18 +54,16 @@ class SkipStored:
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        details: list[Any] = []
+        details: list[Any] = []  # of given ids: MongoDB is asked for many at once
         async for output in start:
             if _book_id(output):
                 details.append(output)
-            else:  # the walk waits for this page
+            elif output is not END_OF_WALK:  # an index page, for which the walk waits
                 yield output
-            if len(details) == MOST_ASKED:
+            if output is END_OF_WALK or len(details) == MOST_ASKED:
                 async for detail in self._drop_stored(details):
                     yield detail
                 details = []
-        async for detail in self._drop_stored(details):
-            yield detail
 
     async def process_spider_output(
         self, response: Response, result: AsyncIterator[Any]
@@ -170,6 +169,7 @@ class Sweeps:
         if not isinstance(spider, BooksSpider):
             async for output in start:
                 yield output
+            yield END_OF_WALK
             return
         walking = self._share(spider, spider.crew) if spider.crew else self._sweep(spider, start)
         async for output in walking:
@@ -207,6 +207,7 @@ class Sweeps:
                 if not self._leads(spider):
                     return
                 yield output
+            yield END_OF_WALK
             await self._idle(spider)
             if not self._leads(spider) or self.stats.get_value("site/unavailable"):
                 return

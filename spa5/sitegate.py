@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LEAST_FAILURES = 5
 LEAST_URLS = 3
 # A site that has never answered is probably a wrong SITE_URL, and somebody sits in front of it.
-FIRST_ANSWER_SECONDS = 3.0
+FIRST_ANSWER_SECONDS = 12.0
 NEVER_ANSWERED_SECONDS = 10.0
 
 _AWAY = "The site at %s is away (%s): the crawl waits for it, %g s at the most"

@@ -14,6 +14,7 @@ from scrapy.utils.project import get_project_settings
 
 from spa5 import api
 from spa5.doctor import spider_of
+from spa5.walk import Page
 from tests.crawls import ROOT, run
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -226,7 +227,9 @@ def test_a_site_with_a_name_of_other_letters_is_asked_by_its_ascii_name() -> Non
     settings.set("SITE_URL", "https://bücher.example/", priority="cmdline")
     spider = spider_of(settings)
     assert spider.detail_request("1", {}).url == "https://xn--bcher-kva.example/api/book/1/"
-    assert spider.index_request(0, 1).url.startswith("https://xn--bcher-kva.example/api/book/?")
+    assert spider.index_request(Page(0, 1)).url.startswith(
+        "https://xn--bcher-kva.example/api/book/?"
+    )
     assert api.is_api(spider.site, spider.detail_request("1", {}).url)
 
 

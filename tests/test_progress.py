@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,14 +90,12 @@ def test_a_bar_shows_books_done_rate_and_time_left(site: Site, database: Databas
 
 def test_a_crawl_with_nothing_to_fetch_gets_to_100_percent(site: Site, database: Database) -> None:
     database.crawl(site.url)
-    seen_by_another_crawl = {"$set": {"listed_at": datetime.now(timezone.utc) + timedelta(days=1)}}
-    database.books.update_one({"id": site.catalogue.ids[0]}, seen_by_another_crawl)
     site.control(latency=0.3)
     with watch(site, database, "-a", "page_size=50", *QUIET, CONCURRENT_REQUESTS="1") as terminal:
-        terminal.wait_for(r" (49|99|149|199)/230 books, ")
+        terminal.wait_for(r" (50|100|150|200)/230 books, ")
         assert terminal.end() == 0
     assert_grows_to(BOOKS, terminal)
-    assert "skipped       229" in rows_of_table(terminal)
+    assert "skipped       230" in rows_of_table(terminal)
 
 
 def test_the_summary_is_a_table_below_the_bar(site: Site, database: Database) -> None:
@@ -203,7 +200,7 @@ def test_a_second_sweep_counts_no_book_twice(site: Site, database: Database) -> 
     refuse(site, 3, times=1)
     with watch(site, database, columns=200) as terminal:
         assert terminal.end() == 0
-    assert "walking again" in str(terminal)
+    assert "Walking again" in str(terminal)
     assert_grows_to(BOOKS, terminal)
     assert terminal.bar.endswith(", 3 failed")
 

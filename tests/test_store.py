@@ -23,6 +23,7 @@ from pymongo import MongoClient
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.http import JsonResponse
 from scrapy.settings import Settings
+from scrapy.utils.project import get_project_settings
 from scrapy.utils.test import get_crawler
 
 from spa5.connection import StoreError
@@ -512,8 +513,9 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
 
 def listed(book: Book) -> dict[str, Any]:
     """What the spider takes of this book from an index page."""
-    settings = {"SITE_URL": "http://x", "MONGO_RETRY_SECONDS": 1, "REFRESH_AFTER_DAYS": 7}
-    spider = BooksSpider.from_crawler(get_crawler(BooksSpider, settings | {"MAX_SWEEPS": 1}))
+    settings = get_project_settings()
+    settings.set("SITE_URL", "http://x", priority="cmdline")
+    spider = BooksSpider.from_crawler(get_crawler(BooksSpider, dict(settings)))
     page = {"count": 1, "results": [vars(book)]}
     response = JsonResponse("http://x/api/book/?limit=1&offset=0", body=json.dumps(page).encode())
     (request,) = spider.parse_index(response)
@@ -539,7 +541,7 @@ def test_a_book_whose_listing_mongodb_refuses_costs_its_neighbours_nothing(
 
 def test_of_any_number_of_ids_the_stored_ones_are_told(database: Database) -> None:
     write(database, Book("7"), Book("19999"), Book("20001"))
-    database.books.insert_one({"id": 8})
+    database.books.insert_one({"name": "no book"})
     ids = [str(number) for number in range(25_000)]
 
     async def ask(store: BookStore) -> tuple[Any, ...]:
@@ -759,7 +761,7 @@ def test_a_bad_book_fails_alone(
 ) -> None:
     item = {"id": "13", "name": "a", **bad}
     results, stats = pipe(database, [{"id": "1"}, {"id": "2"}, item, {"id": "3"}])
-    assert [type(result) for result in results] == [dict, dict, DropItem, dict]
+    assert [isinstance(result, DropItem) for result in results] == [False, False, True, False]
     assert sorted(database.stored()) == ["1", "2", "3"]
     assert (stats["mongo/inserted"], stats["mongo/rejected"]) == (3, 1)
     (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
