@@ -135,7 +135,7 @@ class Gate:
     async def failed(self, url: str, fault: Fault) -> bool:
         """True if the site as a whole was away: it is back, and the request is to be sent again."""
         if self._watch is None and not self.is_over:
-            if not self.streak.bad(url, fault.kind):
+            if self._crawl.is_ending() or not self.streak.bad(url, fault.kind):
                 return False
             self._watch = asyncio.ensure_future(self._find_out(fault))
         was_away = self._watch is not None and await asyncio.shield(self._watch)

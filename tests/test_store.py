@@ -23,7 +23,6 @@ from pymongo import MongoClient
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.http import JsonResponse
 from scrapy.settings import Settings
-from scrapy.utils.project import get_project_settings
 from scrapy.utils.test import get_crawler
 
 from spa5.connection import StoreError
@@ -513,9 +512,9 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
 
 def listed(book: Book) -> dict[str, Any]:
     """What the spider takes of this book from an index page."""
-    settings = get_project_settings()
-    settings.set("SITE_URL", "http://x", priority="cmdline")
-    spider = BooksSpider.from_crawler(get_crawler(BooksSpider, dict(settings)))
+    names = ("MONGO_RETRY_SECONDS", "SITE_RETRY_SECONDS", "MAX_SWEEPS", "REFRESH_AFTER_DAYS")
+    settings = {"SITE_URL": "http://x", "DRIFT_SHARE": 0.5, **dict.fromkeys(names, 1)}
+    spider = BooksSpider.from_crawler(get_crawler(BooksSpider, settings))
     page = {"count": 1, "results": [vars(book)]}
     response = JsonResponse("http://x/api/book/?limit=1&offset=0", body=json.dumps(page).encode())
     (request,) = spider.parse_index(response)
