@@ -516,7 +516,8 @@ def listed(book: Book) -> dict[str, Any]:
     settings = {"SITE_URL": "http://x", "DRIFT_SHARE": 0.5, **dict.fromkeys(names, 1)}
     spider = BooksSpider.from_crawler(get_crawler(BooksSpider, settings))
     page = {"count": 1, "results": [vars(book)]}
-    response = JsonResponse("http://x/api/book/?limit=1&offset=0", body=json.dumps(page).encode())
+    asked = scrapy.Request("http://x/api/book/?limit=1&offset=0")
+    response = JsonResponse(asked.url, body=json.dumps(page).encode(), request=asked)
     (request,) = spider.parse_index(response)
     return dict(request.meta["listed"])
 
