@@ -7,6 +7,8 @@ The data's way:
 api: the site's URLs, and what an answer must look like.
 arguments: checks what a crawl is given, before any request.
 spiders.books: asks for index pages and details, and turns them into books.
+walk: which index page comes next, and what a walk through the catalogue met.
+listing: the ids that the site listed, what became of each, and the verdict.
 handlers: the download handler.
 downloadermiddlewares: keeps requests on the API, and tries again what failed.
 sitegate: waits while the site as a whole is away.
@@ -14,8 +16,11 @@ middlewares: drops what needs no fetching, and repeats the walk until nothing is
 items: the book, cleaned and validated.
 pipelines: an item comes out when MongoDB has acknowledged it.
 groupcommit: what arrives during a write forms the next one.
-documents: a book as BSON, and what becomes of a batch of them.
-store: the collection; the only module that knows the driver.
+drift: keeps a site that changed for everybody from emptying what is stored.
+documents: a book as BSON, and how it is written over what is stored.
+store: the collection: reads, writes, and their retries.
+connection: the way to MongoDB, and what people are told where it fails.
+found: the collection as it is found, and what would be stored twice.
 mongod: the embedded server.
 stats: Scrapy's counts, at the price of a dictionary.
 progress: what people see of a crawl, and the summary at its end.

@@ -1,4 +1,4 @@
-"""BookStore: the books in MongoDB. The only module that imports the MongoDB driver."""
+"""BookStore: the books in MongoDB, and the retries while it is away."""
 
 from __future__ import annotations
 
