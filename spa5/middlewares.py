@@ -92,6 +92,8 @@ class SkipStored:
                 continue
             waiting.discard(one)
             if not seen or self._needs_fetching(output.meta["listed"], seen.stored.get(one)):
+                # Workers share out a book once; one that a sweep before left is due again.
+                output.dont_filter = self.stats.get_value("books/sweeps", 1) > 1
                 yield output
             elif one in seen.refused:
                 self._reject(spider, one, seen.refused[one])

@@ -297,7 +297,8 @@ class BookStore:
     async def _find(
         self, ids: list[str], projection: dict[str, int] | None = None
     ) -> dict[str, dict[str, Any]]:
-        found = self._books.find({"id": {"$in": ids}}, projection, hint=self._index)
+        query = {"id": {"$in": ids}}
+        found = self._books.find(query, projection, hint=self._index, batch_size=len(ids) + 1)
         return {book["id"]: book async for book in found if isinstance(book["id"], str)}
 
     async def _set_listed(self, ids: list[str]) -> dict[str, str]:

@@ -51,7 +51,10 @@ def test_a_first_crawl_costs_a_query_a_page_and_an_upsert_a_batch(
         cost = spent(before, commands(mongo))
         assert site.stats()["requests"] == 253
     batches = crawl.stats["mongo/batches"]
-    assert cost == {"find": 3, "update": batches + 1, "aggregate": 1, "createIndexes": 1}
+    # Beside the pages and batches: the collection as it is found, may it be written, which of the
+    # ids are held, how many others, how large the last complete crawl was, and that this is one.
+    once = {"aggregate": 2, "createIndexes": 1, "insert": 1}
+    assert cost == {"find": 3 + 2, "update": batches + 1, **once}
     assert batches <= 250
     assert crawl.stats["downloader/request_count"] == 254  # and robots.txt
 
@@ -66,7 +69,7 @@ def test_a_second_crawl_costs_a_query_and_an_update_a_page(
         database.crawl(site.url)
         cost = spent(before, commands(mongo))
         assert site.stats()["requests"] == 3
-    assert cost == {"find": 3, "update": 3 + 1, "aggregate": 1}
+    assert cost == {"find": 3 + 2, "update": 3 + 1, "aggregate": 2, "insert": 1}
 
 
 def test_a_batch_that_waits_is_written_at_once(
@@ -94,8 +97,8 @@ def test_a_batch_that_waits_is_written_at_once(
 
     first, second, third = asyncio.run(write())
     assert first == {"update": 1}
-    assert second == {"find": 1, "getMore": 1, "update": 2}  # it expects new ones
-    assert third == {"find": 1, "getMore": 1, "update": 1}
+    assert second == {"find": 1, "update": 2}  # it expects new ones
+    assert third == {"find": 1, "update": 1}
 
 
 def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
@@ -111,12 +114,12 @@ def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
 def test_a_book_costs_no_more_calls_of_functions_than_it_did(
     database: Database, tmp_path: Path
 ) -> None:
-    """Calls of Python's and of C's functions, which repeat within 2 %: 3,100 a book, of which
+    """Calls of Python's and of C's functions, which repeat within 2 %: 3,300 a book, of which
     1,440 are Scrapy's engine alone, and 770,000 for the start.
     """
     few, many = (calls(books, database, tmp_path / str(books)) for books in (100, 300))
     a_book = (many - few) / 200
-    assert a_book < 3_300
+    assert a_book < 3_500
     assert few - 100 * a_book < 900_000
 
 

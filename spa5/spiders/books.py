@@ -278,7 +278,8 @@ class BooksSpider(Spider):
         self.listing.settle(one, outcome, reason)
 
     def item_scraped(self, item: Any) -> None:
-        self.settle(ItemAdapter(item).get("id"), listing.DONE)
+        one = item.id if isinstance(item, Book) else ItemAdapter(item).get("id")
+        self.settle(one, listing.DONE)
 
     def item_dropped(self, item: Any, exception: BaseException) -> None:
         outcome = getattr(exception, "outcome", listing.REJECTED)

@@ -261,7 +261,7 @@ def test_a_full_disk_under_the_log_costs_the_log_alone(
     site: Site, database: Database, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", 1) as disk:
-        log = ("--logfile", str(disk / "log"))
+        log = ("--logfile", str(disk / "log"), "-L", "DEBUG")  # more than a block is left for
         with crawling(site.url, *log, **database.environment) as running:
             while site.stats()["detail"] < 60:
                 pass

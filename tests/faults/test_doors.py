@@ -88,11 +88,11 @@ def https_site(certificate: Path) -> Iterator[tuple[str, list[str]]]:
 
 def test_a_certificate_that_nobody_signed_is_refused(database: Database, tmp_path: Path) -> None:
     with https_site(self_signed(tmp_path)) as (url, asked):
-        crawl = database.crawl(url, "-s", "RETRY_TIMES=1", MAX_SWEEPS="1")
+        crawl = database.crawl(url, MAX_SWEEPS="1", SITE_RETRY_SECONDS="1")
         assert asked == []
         trusting = database.crawl(url, "-s", "DOWNLOAD_VERIFY_CERTIFICATES=0", MAX_SWEEPS="1")
         assert "/api/book/?limit=100&offset=0" in asked
-    assert (crawl.exitcode, crawl.stats["books/index_failed"]) == (1, 1)
+    assert (crawl.exitcode, crawl.reason) == (1, "site_unavailable")
     assert "certificate" in crawl.lines("ERROR")[0]
     assert "Traceback" not in crawl.log
     assert trusting.exitcode == 0
@@ -108,10 +108,10 @@ def test_a_certificate_is_taken_from_a_trusted_signer_and_for_its_host_alone(
         assert "/api/book/?limit=100&offset=0" in asked
         asked.clear()
         elsewhere = url.replace("127.0.0.1", "localhost")
-        other = database.crawl(elsewhere, "-s", "RETRY_TIMES=1", **trust)
+        other = database.crawl(elsewhere, SITE_RETRY_SECONDS="1", **trust)
         assert asked == []
     assert crawl.exitcode == 0
-    assert (other.exitcode, other.stats["books/index_failed"]) == (1, 1)
+    assert (other.exitcode, other.reason) == (1, "site_unavailable")
     assert "certificate" in other.lines("ERROR")[0]
 
 

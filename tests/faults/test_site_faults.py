@@ -10,6 +10,7 @@ import pytest
 from scrapy.http import Response
 
 from spa5.downloadermiddlewares import retry_after
+from tests.faults.running import crawling
 from tests.site import RunningSite as Site
 from tests.site import running_site
 from tests.test_crawl import assert_holds_catalogue
@@ -86,22 +87,53 @@ def test_an_index_page_that_fails_for_good_is_one_line_too(site: Site, database:
 
 
 @pytest.mark.parametrize("fault", ["refused", "closed"])
-def test_a_site_that_is_down_ends_incomplete_without_a_traceback(
-    database: Database, fault: str
-) -> None:
+def test_a_site_that_is_down_is_one_line_and_ends_the_crawl(database: Database, fault: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         if fault == "closed":
             threading.Thread(target=_close_all, args=[server], daemon=True).start()
         else:
             server.close()
-        crawl = database.crawl(address, "-s", "RETRY_TIMES=1", MAX_SWEEPS="2")
+        crawl = database.crawl(address, SITE_RETRY_SECONDS="1")
         if fault == "closed":
             server.shutdown(socket.SHUT_RDWR)
-    assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
-    assert crawl.stats["books/index_failed"] == 2
+    assert (crawl.exitcode, crawl.reason) == (1, "site_unavailable")
     assert "Traceback" not in crawl.log
-    assert len(crawl.lines("WARNING")) == 1  # no robots.txt
+    assert (len(crawl.lines("WARNING")), len(crawl.lines("ERROR"))) == (1, 1)
+    assert "check SITE_URL" in crawl.lines("ERROR")[0]
+    assert "books/missing" not in crawl.stats
+    assert crawl.stats["books/sweeps"] == 1
+
+
+def test_a_crawl_goes_on_where_it_was_when_the_site_is_back(site: Site, database: Database) -> None:
+    """All of its connections are cut for a while: no book fails, and none is asked for in vain."""
+    with crawling(site.url, **database.environment) as running:
+        site.control(latency=0.05)
+        running.wait_for_details(site, 10)
+        site.control(faults={"kinds": ["reset"], "share": 1})
+        running.wait_for("The site at")
+        site.control(faults=None)
+        crawl = running.end()
+    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert "The site is back after" in crawl.log
+    assert crawl.stats["site/outage_seconds"] > 0
+    assert not crawl.lines("ERROR")
+    assert_holds_catalogue(database, site)
+
+
+def test_a_site_that_goes_away_for_good_ends_the_crawl_with_true_numbers(
+    database: Database,
+) -> None:
+    with running_site(60) as site:
+        site.control(latency=0.05)
+        with crawling(site.url, SITE_RETRY_SECONDS="1", **database.environment) as running:
+            running.wait_for_details(site, 10)
+            site.control(faults={"kinds": ["reset"], "share": 1})
+            crawl = running.end()
+    assert (crawl.exitcode, crawl.reason) == (1, "site_unavailable"), crawl.log
+    assert (len(crawl.lines("WARNING")), len(crawl.lines("ERROR"))) == (1, 1)
+    assert "books/missing" not in crawl.stats
+    assert database.books.count_documents({}) == crawl.stats["mongo/inserted"]
 
 
 def _close_all(server: socket.socket) -> None:
@@ -145,9 +177,9 @@ def test_retry_after_is_read_as_seconds_or_a_date_up_to_a_bound(
 
 
 def test_a_failing_site_is_asked_less_than_the_limit_allows(site: Site, database: Database) -> None:
-    """The pauses keep their places: in 2 x 6 tries of the only page nothing else is sent."""
+    """The pauses keep their places: while the only page is tried nothing else is sent."""
     site.control(faults={"kinds": ["500"], "share": 1})
-    crawl = database.crawl(site.url, "-s", "RETRY_TIMES=2", MAX_SWEEPS="2")
+    crawl = database.crawl(site.url, SITE_RETRY_SECONDS="2")
     asked: dict[str, Any] = site.stats()
-    assert (asked["peak"], asked["requests"]) == (1, 6)
-    assert crawl.stats["elapsed_time_seconds"] >= 2 * (0.125 + 0.25)
+    assert (crawl.exitcode, crawl.reason, asked["peak"]) == (1, "site_unavailable", 1)
+    assert asked["requests"] < 15
