@@ -14,6 +14,7 @@ from w3lib.encoding import http_content_type_encoding
 from w3lib.url import url_query_parameter
 
 from spa5.items import brief
+from spa5.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,8 +184,7 @@ def _is_blank(value: Any) -> bool:
 
 def one_line(text: str, most: int = 200) -> str:
     """Text from outside for a line of the log, which no control character of it may shape."""
-    line = " ".join(text.split())
-    line = "".join(char if char.isprintable() else "?" for char in line[: most + 1])
+    line = plain(" ".join(text.split())[: most + 1])
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

@@ -210,7 +210,7 @@ async def _binary() -> str:
 def _disk(directory: Path) -> str:
     place = next(one for one in (directory, *directory.parents) if os.path.lexists(one))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise Trouble(f"{place} can't be written: choose another MONGO_DATA_DIR")
+        raise Trouble(f"{directory}: {place} can't be written, choose another MONGO_DATA_DIR")
     free = shutil.disk_usage(place).free >> 20
     least = _LEAST_MEGABYTES + (0 if _is_used(directory) else _JOURNAL_MEGABYTES)
     if free < least:
