@@ -1,17 +1,21 @@
 """Breaks the site, MongoDB and the crawler at random, over and over: `python -m tests.soak`.
 
-After each round everything must be stored as the site has it, nothing twice. A round that fails
-can be repeated with its seed: `python -m tests.soak --seed N --rounds 1`.
+After each round everything must be stored as the site has it, nothing twice. Then the site loses a
+field for all books: the crawl must stop as drift, and no more than 20 books may lose it. A round
+that fails can be repeated with its seed: `python -m tests.soak --seed N --rounds 1`.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import json
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -55,15 +59,56 @@ class Soak:
             database = Database(uri, "soak", books)
             kinds = random.sample(KINDS, random.randint(1, len(KINDS)))
             faults = {"kinds": kinds, "share": random.uniform(0, 0.3), "seed": seed}
-            site.control(faults=faults)
+            site.control(faults=faults, swap=random.random() < 0.3)
             for _ in range(random.randint(1, 4)):
+                self.hiccup(random, site)
                 self.disturbed_crawl(random, site, database)
+            site.control(swap=False)
             self.complete(site, database)
             self.counts.update(site.stats()["faults"])
             assert_holds_catalogue(database, site)
             assert len(books.distinct("id")) == books.count_documents({}) == self.books
+            site.control(faults=None)
+            self.drift(site, database)
             client.drop_database("soak")
         self.counts["rounds"] += 1
+
+    def hiccup(self, random: Random, site: RunningSite) -> None:
+        """Let some details be answered wrongly a few times, with an answer that looks right."""
+        answers = {}
+        for one in random.sample(site.catalogue.ids, random.randint(0, 30)):
+            what = random.choice(
+                ["bare", "error", "not UTF-8", "not the API's 404", "another book"]
+            )
+            self.counts[what] += 1
+            detail = site.catalogue.detail(one)
+            body = {
+                "bare": {"id": one},
+                "error": {"id": one, "detail": "Internal error, try later"},
+                "another book": site.catalogue.detail(random.choice(site.catalogue.ids)),
+            }.get(what, detail)
+            raw = json.dumps(body, ensure_ascii=False).encode()
+            raw = raw.replace("。".encode(), b"\xe3\x80") + b" " if what == "not UTF-8" else raw
+            status = 404 if what == "not the API's 404" else 200
+            answers[f"/api/book/{one}/"] = {
+                "body_base64": base64.b64encode(raw).decode(),
+                "status": status,
+                "times": random.randint(1, 8),
+            }
+        site.control(override=answers)
+
+    def drift(self, site: RunningSite, database: Database) -> None:
+        """The site renames a field of all books, and is mended again."""
+        site.control(rename={"score": "rating"})
+        crawl = database.crawl(site.url, "-a", "refresh=all")
+        assert crawl.reason == "drift", crawl.log
+        lost = database.books.count_documents({"extra.rating": {"$exists": True}})
+        assert lost <= 20, lost
+        self.counts["drift"] += 1
+        site.control(rename={})
+        crawl = database.crawl(site.url, "-a", "refresh=all")
+        assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
+        assert_holds_catalogue(database, site)
 
     def disturbed_crawl(self, random: Random, site: RunningSite, database: Database) -> None:
         in_flight = str(random.choice([1, 5, 16, 64]))
@@ -71,13 +116,21 @@ class Soak:
             moment = site.stats()["detail"] + random.randint(0, self.books)
             while site.stats()["detail"] < moment and crawl.process.poll() is None:
                 pass
-            self.disturb(random, crawl)
+            self.disturb(random, crawl, database)
             self.judge(crawl.end())
 
-    def disturb(self, random: Random, crawl: Running) -> None:
-        what = random.choice(["signal", "two signals", "mongod killed", "mongod paused"])
+    def disturb(self, random: Random, crawl: Running, database: Database) -> None:
+        process = ["signal", "two signals", "mongod killed", "mongod paused"]
+        what = random.choice([*process, "dropped", "deleted", "wrong clock"])
         self.counts[what] += 1
-        if what == "mongod killed":
+        if what == "dropped":
+            database.books.drop()
+        elif what == "deleted":
+            database.books.delete_many({"id": {"$lt": "5"}})
+        elif what == "wrong clock":
+            ahead = datetime.now(timezone.utc) + timedelta(days=365)
+            database.books.update_many({}, {"$set": {"crawled_at": ahead, "listed_at": ahead}})
+        elif what == "mongod killed":
             self.server.kill()
             time.sleep(random.uniform(0, 3))
             self.server.start()
