@@ -14,6 +14,7 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
 from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
 from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import IgnoreRequest
@@ -185,6 +186,24 @@ class Backoff:
         if seconds > self.resume_at - monotonic() + 1:
             logger.warning("The site asks for a pause: nothing is sent for %.0f s", seconds)
         self.resume_at = max(self.resume_at, monotonic() + seconds)
+
+
+class Decompression(HttpCompressionMiddleware):
+    """Decompresses as Scrapy does. A body that is not what its label says stays as it is.
+
+    What Scrapy's raises would pass Backoff by; so the body is judged, and asked for again.
+    """
+
+    def process_response(  # type: ignore[override]  # without the deprecated `spider`
+        self, request: Request, response: Response
+    ) -> Request | Response:
+        try:
+            return super().process_response(request, response)
+        except IgnoreRequest:  # it is too large
+            raise
+        except Exception as error:  # each library has its own
+            logger.debug("%s can't be decompressed: %r", request.url, error)
+            return response
 
 
 class Redirect(RedirectMiddleware):

@@ -37,6 +37,8 @@ DOWNLOADER_MIDDLEWARES = {
     "spa5.downloadermiddlewares.ApiOnly": 50,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
     "spa5.sitegate.SiteGate": 550,
+    "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
+    "spa5.downloadermiddlewares.Decompression": 590,
     "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
     "spa5.downloadermiddlewares.Redirect": 600,
     "scrapy.downloadermiddlewares.redirect.MetaRefreshMiddleware": None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -119,6 +121,29 @@ def test_a_crawl_goes_on_where_it_was_when_the_site_is_back(site: Site, database
     assert crawl.stats["site/outage_seconds"] > 0
     assert not crawl.lines("ERROR")
     assert_holds_catalogue(database, site)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_a_body_that_is_not_what_its_label_says_is_asked_for_again(
+    site: Site, database: Database, encoding: str
+) -> None:
+    """Only a part of such a body, too, for a download that was cut short."""
+    whole = gzip.compress(b'{"id": "1"}')
+    bodies = [b"not compressed", b"", whole[: len(whole) // 2]]
+    answers = {
+        f"/api/book/{one}/": {
+            "body_base64": base64.b64encode(body).decode(),
+            "headers": {"Content-Encoding": encoding},
+            "times": 1,
+        }
+        for one, body in zip(site.catalogue.ids, bodies, strict=False)
+    }
+    site.control(override=answers)
+    crawl = database.crawl(site.url)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert crawl.stats["retry/count"] == len(bodies)
+    assert_holds_catalogue(database, site)
+    assert "Traceback" not in crawl.log
 
 
 def test_a_site_that_goes_away_for_good_ends_the_crawl_with_true_numbers(
