@@ -113,10 +113,8 @@ class Backoff:
         if fault is None:
             self._succeeded(request, response)
             return response
-        if again := await self._failed(request, fault):
-            return again
-        request.meta["dont_cache"] = True
-        return response
+        request.meta["dont_cache"] = True  # HTTPCACHE_ENABLED would give the same answer again
+        return await self._failed(request, fault) or response
 
     async def process_exception(
         self, request: Request, exception: Exception

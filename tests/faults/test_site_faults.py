@@ -19,6 +19,7 @@ from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import Database
 
@@ -144,6 +145,18 @@ def test_a_body_that_is_not_what_its_label_says_is_asked_for_again(
     assert crawl.stats["retry/count"] == len(bodies)
     assert_holds_catalogue(database, site)
     assert "Traceback" not in crawl.log
+
+
+def test_the_cache_of_answers_gives_no_flawed_one_again(
+    site: Site, database: Database, tmp_path: Path
+) -> None:
+    cache = ("-s", "HTTPCACHE_ENABLED=1", "-s", f"HTTPCACHE_DIR={tmp_path}")
+    site.control(faults={"kinds": ["html"], "first": 1, "paths": "book"})
+    crawl = database.crawl(site.url, *cache)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    again = database.crawl(site.url, *cache, "-a", "refresh=all")
+    assert (again.exitcode, again.stats["books/sweeps"]) == (0, 1)
+    assert_holds_catalogue(database, site)
 
 
 def test_a_site_that_goes_away_for_good_ends_the_crawl_with_true_numbers(
