@@ -11,6 +11,7 @@ walk: which index page comes next, and what a walk through the catalogue met.
 listing: the ids that the site listed, what became of each, and the verdict.
 handlers: the download handler.
 downloadermiddlewares: keeps requests on the API, and tries again what failed.
+extensions: obeys what robots.txt says of the pace.
 sitegate: waits while the site as a whole is away.
 middlewares: drops what needs no fetching, and repeats the walk until nothing is missing.
 items: the book, cleaned and validated.

@@ -105,6 +105,7 @@ STATS_CLASS = "spa5.stats.Stats"
 EXTENSIONS = {
     "scrapy.extensions.telnet.TelnetConsole": None,
     "scrapy.extensions.remote_control.RemoteControl": None,
+    "spa5.extensions.CrawlDelay": 500,
     "spa5.progress.Progress": 500,
 }
 PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)

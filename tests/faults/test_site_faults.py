@@ -147,6 +147,20 @@ def test_a_body_that_is_not_what_its_label_says_is_asked_for_again(
     assert "Traceback" not in crawl.log
 
 
+def test_a_crawl_delay_in_robots_txt_is_obeyed(site: Site, database: Database) -> None:
+    """With Scrapy's jitter a pause is at least half of it."""
+    said = {"body": "User-agent: *\nCrawl-delay: 0.4\n", "headers": {"Content-Type": "text/plain"}}
+    site.control(override={"/robots.txt": said})
+    ids = ("-a", f"ids={','.join(site.catalogue.ids[:6])}")
+    crawl = database.crawl(site.url, *ids)
+    assert crawl.exitcode == 0
+    assert crawl.stats["elapsed_time_seconds"] >= 5 * 0.2
+    assert "robots.txt asks for 0.4 s between requests" in crawl.log
+    assert site.stats()["peak"] == 1
+    impolite = database.crawl(site.url, *ids, "-s", "ROBOTSTXT_OBEY=0")
+    assert "Crawl-delay" not in impolite.log
+
+
 def test_the_cache_of_answers_gives_no_flawed_one_again(
     site: Site, database: Database, tmp_path: Path
 ) -> None:
