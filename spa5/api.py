@@ -71,9 +71,9 @@ def answer(response: Response, listed: Mapping[str, Any] = _NOTHING) -> dict[str
     """
     try:
         data = _json_object(response)
-        if asked_id(response.url) is None:
+        if (asked := asked_id(response.url)) is None:
             _check_index(response.url, data)
-        else:
+        elif str(data.get("id", asked)) == asked:  # another item is no hiccup, but not this one
             _check_detail(data, listed)
     except RecursionError:
         raise Flaw("nested too deeply") from None
