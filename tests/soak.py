@@ -94,7 +94,7 @@ class Soak:
             answers[f"/api/book/{one}/"] = {
                 "body_base64": base64.b64encode(raw).decode(),
                 "status": status,
-                "times": random.randint(1, 8),
+                "times": random.randint(1, 4),
             }
         site.control(override=answers)
 
