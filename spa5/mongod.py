@@ -203,6 +203,10 @@ class EmbeddedServer:
             raise _stuck(lock, "to serve other crawls, and does not answer")
         return pid
 
+    def left_over(self) -> int | None:
+        """The process of a server that runs though nobody uses it, as a killed crawl leaves it."""
+        return None if _in_use(self._data_dir / "users.lock") else self._server_pid()
+
     def _server_pid(self) -> int | None:
         """The server's process; None where there is none, or one that was not started here."""
         lock = self._data_dir / "mongod.lock"

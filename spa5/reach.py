@@ -196,15 +196,21 @@ async def mongodb(spider: BooksSpider, follow: Follow) -> None:
 
 def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
     own: dict[str, Check] = {
-        "mongod": _binary,
+        "mongod": partial(_binary, directory),
         "disk": partial(asyncio.to_thread, _disk, directory),
     }
     return own | (checks if _is_used(directory) else {"MongoDB": partial(_coming, directory)})
 
 
-async def _binary() -> str:
+async def _binary(directory: Path) -> str:
     with _explained():
-        return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
+        found = f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
+    if _is_used(directory) and (pid := mongod.EmbeddedServer(directory).left_over()):
+        raise Remark(
+            f"{found}; a server (process {pid}) runs without a crawl: the checks below take it "
+            f"over and end it, as the next crawl does, or kill {pid} ends it"
+        )
+    return found
 
 
 def _disk(directory: Path) -> str:
