@@ -164,6 +164,25 @@ def test_a_worker_that_is_stopped_leaves_the_rest_to_the_others(
     assert scraped(ended) + scraped(*crawls) == BOOKS
 
 
+def test_a_leader_that_was_paused_leads_again_with_a_walk_of_its_own(
+    site: Site, database: Database, redis: RedisServer
+) -> None:
+    """Answers to pages that it asked for before the pause belong to a walk that is over."""
+    site.control(latency=0.2)  # so that pages are in flight
+    with crew(2, site, database, redis) as running:
+        running[0].wait_for_details(site, 20)
+        paused, other = sorted(running, key=lambda one: not is_leader(one, database, redis))
+        paused.process.send_signal(signal.SIGSTOP)
+        while not is_leader(other, database, redis):
+            assert other.process.poll() is None
+        other.process.kill()
+        site.control(latency=0)
+        paused.process.send_signal(signal.SIGCONT)
+        crawl = paused.end()
+    assert_finished(crawl)
+    assert_holds_catalogue(database, site)
+
+
 def test_a_redis_that_lost_everything_costs_no_book(site: Site, database: Database) -> None:
     with running_redis() as redis, crew(2, site, database, redis) as running:
         running[0].wait_for_details(site, 300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import socket
@@ -9,9 +10,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scrapy import Request, Spider
 from scrapy.http import Response
+from scrapy.utils.test import get_crawler
 
-from spa5.downloadermiddlewares import retry_after
+from spa5.downloadermiddlewares import Backoff, retry_after
 from tests.faults.running import crawling
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -47,6 +50,36 @@ def test_a_passing_fault_of_every_answer_costs_a_retry_and_no_book(
     assert crawl.stats.get("retry/count", 0) == failed or kind in ("close", "reset")
     assert not crawl.lines("ERROR")
     assert "Traceback" not in crawl.log
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault", "retries"),
+    [
+        ([], "418", 0),
+        (["RETRY_HTTP_CODES=418"], "418", 1),
+        (["RETRY_HTTP_CODES=418"], "503", 0),
+        (["RETRY_ENABLED=0"], "503", 0),
+        (["RETRY_TIMES=0"], "503", 0),
+    ],
+)
+def test_settings_say_what_is_tried_again_as_in_scrapy(
+    site: Site, database: Database, settings: list[str], fault: str, retries: int
+) -> None:
+    site.control(faults={"kinds": [fault], "first": 1, "paths": site.catalogue.ids[5]})
+    args = [part for setting in settings for part in ("-s", setting)]
+    crawl = database.crawl(site.url, *args, MAX_SWEEPS="1")
+    assert crawl.stats.get("retry/count", 0) == retries
+    assert crawl.stats.get("books/failed", 0) == 1 - retries
+
+
+@pytest.mark.parametrize("meta", [{"dont_retry": True}, {"max_retry_times": 0}])
+def test_a_request_says_how_often_it_is_tried_again_as_in_scrapy(meta: dict[str, Any]) -> None:
+    crawler = get_crawler(settings_dict={"RETRY_TIMES": 5})
+    crawler.spider = Spider.from_crawler(crawler, "any")
+    request = Request("http://x/", meta=meta)
+    response = Response("http://x/", status=503)
+    judged = asyncio.run(Backoff(crawler).process_response(request, response))
+    assert judged is response
 
 
 def test_an_answer_that_never_comes_is_asked_for_again(site: Site, database: Database) -> None:
