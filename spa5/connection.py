@@ -70,6 +70,11 @@ def connect(uri: str) -> Client:
     return client
 
 
+def database_of(uri: str) -> str:
+    """The database that a valid URI names, or ""."""
+    return urlsplit(uri).path.strip("/") if "://" in uri else ""
+
+
 def hosts(client: Client) -> str:
     seeds = cast("Any", client).topology_description.server_descriptions()
     return ",".join(host if port is None else f"{host}:{port}" for host, port in sorted(seeds))
@@ -148,7 +153,7 @@ def _auth_source(uri: str) -> str:
     """The database in which the driver looks for the user."""
     parts = urlsplit(uri)
     options = {name.lower(): value for name, value in parse_qsl(parts.query)}
-    return options.get("authsource") or parts.path.strip("/") or "admin"
+    return options.get("authsource") or database_of(uri) or "admin"
 
 
 def _wrong_part(uri: str, error: Exception) -> str:

@@ -28,6 +28,7 @@ from spa5.connection import (
     PASSING,
     StoreError,
     connect,
+    database_of,
     explain,
     has_local_server,
     hosts,
@@ -58,6 +59,7 @@ _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `e
 _DUPLICATE_KEY = 11000
 _OUR_KEYS = ({"id": 1}, {"_id": 1})
 _BAD_VALUE = 2
+_CONFIRM_MILLISECONDS = 20_000  # then it is said that members are down, and not that none answers
 _TOO_DEEP = 15
 # What SkipStored decides by.
 _SEEN = dict.fromkeys(("id", *LISTED, "crawled_at", "listed_at"), 1)
@@ -128,12 +130,14 @@ class BookStore:
         """
         try:
             self._client = connect(await self._choose_uri())
+            self._warn_of_database()
             where = self._server.place if self._server else hosts(self._client)
             self.place = f"{where}, {self._database}.{self._collection}"
             # Acknowledged means in the journal of a majority, if MONGO_URI does not say otherwise.
             # With `j` alone a replica set's primary would confirm what a failover takes back.
             asked = self._client.write_concern.document
-            concern = WriteConcern(**{"w": "majority", "j": True, **asked})
+            own: dict[str, Any] = {"w": "majority", "j": True, "wtimeout": _CONFIRM_MILLISECONDS}
+            concern = WriteConcern(**own | asked)
             self._books = self._client[self._database].get_collection(
                 self._collection, codec_options=_LENIENT, write_concern=concern
             )
@@ -147,6 +151,16 @@ class BookStore:
             raise StoreError(str(error)) from None
         except PyMongoError as error:
             raise StoreError(self._explain(error)) from None
+
+    def _warn_of_database(self) -> None:
+        """MONGO_DATABASE rules, for the name in a URI often is where the user is looked up."""
+        named = database_of(self._uri)
+        if named not in ("", self._database):
+            logger.warning(
+                "MONGO_URI names the database %r, this crawl uses %r: MONGO_DATABASE says which",
+                named,
+                self._database,
+            )
 
     async def close(self) -> None:
         if self._client is not None:

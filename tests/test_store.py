@@ -32,7 +32,7 @@ from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from spa5.store import BookStore
 from tests.conftest import Database
-from tests.mongods import PASSWORD, old_server
+from tests.mongods import PASSWORD, old_server, replica_set
 from tests.site import Catalogue, running_site
 from tests.site import RunningSite as Site
 from tests.test_crawl import as_stored
@@ -205,6 +205,46 @@ def test_no_part_of_a_uri_that_is_not_valid_is_repeated(
     error = refusal({"MONGO_URI": uri, "MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
     assert "MONGO_URI is not valid" in error
     assert not [part for part in ("hunter2", "4711") if part in error + caplog.text]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("tls=true", "SSL handshake failed"),
+        ("replicaSet=other", "replica set"),
+        ("retryWritez=true", "knows no option 'retryWritez'"),
+        ("maxPoolSize=many", "the value of its option maxPoolSize can't be used"),
+    ],
+)
+def test_what_the_driver_knows_of_a_fault_is_told(
+    guarded: str, option: str, said: str, tmp_path: Path
+) -> None:
+    uri = f"mongodb://{guarded}/?{option}&serverSelectionTimeoutMS=300"
+    error = refusal({"MONGO_URI": uri, "MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
+    assert said in error
+    assert "start it" not in error
+
+
+def test_a_user_of_another_database_than_was_asked_gets_a_hint(guarded: str) -> None:
+    uri = f"mongodb://writer:{quote_plus(PASSWORD)}@{guarded}/guarded"
+    error = refusal({"MONGO_URI": uri, "MONGO_DATABASE": "guarded", "MONGO_COLLECTION": "b"})
+    assert "user or password is wrong" in error
+    assert "authSource=admin" in error
+
+
+def test_a_write_concern_that_can_not_be_had_is_named(tmp_path: Path) -> None:
+    with replica_set(tmp_path, 1) as replicas:
+        uri = f"{replicas.uri}&w=3"
+        error = refusal({"MONGO_URI": uri, "MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
+    assert "does not confirm writes as MONGO_URI asks for" in error
+    assert "rs.status()" in error
+
+
+def test_a_database_in_the_uri_that_is_not_used_is_told(site: Site, database: Database) -> None:
+    crawl = database.crawl(site.url, MONGO_URI=f"{database.uri}other")
+    assert crawl.exitcode == 0
+    (line,) = [line for line in crawl.lines("WARNING") if "names the database 'other'" in line]
+    assert "MONGO_DATABASE" in line
 
 
 @pytest.mark.parametrize(
