@@ -64,8 +64,11 @@ def data_dir(settings: BaseSettings) -> Path:
     else:
         directory = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "spa5", "mongodb")
     try:
-        return Path(os.path.realpath(directory.expanduser()))
-    except (RuntimeError, OSError) as error:  # the user has no home, or its directory has gone
+        path = Path(os.path.realpath(directory.expanduser()))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+        return path
+    except (RuntimeError, OSError) as error:  # no home directory, or links that lead in a circle
         raise MongodError(
             f"The embedded MongoDB has no place at {directory} ({error}). {_OTHERWISE}"
         ) from None
@@ -229,11 +232,7 @@ def _can_be_address(path: Path) -> bool:
 
 
 def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError:
-        directory.stat()  # this says it better where it is a loop of symbolic links
-        raise
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid():
         raise MongodError(f"{directory} belongs to another user. {_OTHERWISE}")
     directory.chmod(0o700)

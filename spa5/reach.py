@@ -214,7 +214,7 @@ async def _binary(directory: Path) -> str:
 
 
 def _disk(directory: Path) -> str:
-    place = next(one for one in (directory, *directory.parents) if os.path.lexists(one))
+    place = next(one for one in (directory, *directory.parents) if one.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise Trouble(f"{directory}: {place} can't be written, choose another MONGO_DATA_DIR")
     free = shutil.disk_usage(place).free >> 20

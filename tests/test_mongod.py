@@ -732,7 +732,8 @@ NO_HOME = "~nobody-has-this-name/books"
 
 @pytest.mark.parametrize("command", ["mongod", "crawl books", "doctor"])
 def test_a_data_directory_that_leads_nowhere_is_one_line(nowhere: str, command: str) -> None:
-    for place, reason in ((nowhere, "loop"), (f"{nowhere}/data", "loop"), (NO_HOME, "home")):
+    links = "symbolic links"
+    for place, reason in ((nowhere, links), (f"{nowhere}/data", links), (NO_HOME, "home")):
         environment = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": place}
         ended = run_scrapy(*command.split(), SITE_URL="http://127.0.0.1:9", **environment)
         lines = [line for line in (ended.output + ended.log).splitlines() if place in line]
