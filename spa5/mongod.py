@@ -108,6 +108,7 @@ class EmbeddedServer:
         self._data_dir = data_dir
         self.place = str(data_dir / "mongod.sock")  # for people
         self._users: int | None = None  # the descriptor that holds the shared lock
+        self._is_visit = False
         self._directory: int | None = None  # a descriptor, where the socket needs another path
 
     @property
@@ -122,10 +123,13 @@ class EmbeddedServer:
             place = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
         return place / "mongod.sock"
 
-    async def start(self) -> None:
-        """Join the running server or launch one; raise MongodError where neither is possible."""
+    async def start(self, *, visit: bool = False) -> None:
+        """Join the running server or launch one; raise MongodError where neither is possible.
+
+        With `visit` a server that runs without a crawl is left running by `stop`.
+        """
         try:
-            await self._start(find_binary())
+            await self._start(find_binary(), visit)
         except OSError as error:
             await self._end()
             raise MongodError(f"The embedded MongoDB can't start: {error}. {_OTHERWISE}") from error
@@ -142,13 +146,24 @@ class EmbeddedServer:
                 os.close(self._directory)
                 self._directory = None
 
+    def orphan(self) -> int | None:
+        """The process of a server that runs without a crawl, if there is one. Changes nothing."""
+        try:
+            lock = _lock(self._data_dir / "start.lock", fcntl.LOCK_EX)
+        except BlockingIOError:  # somebody starts or stops it
+            return None
+        try:
+            return None if _in_use(self._data_dir / "users.lock") else self._server_pid()
+        finally:
+            os.close(lock)
+
     async def _end(self) -> bool:
         if self._users is None:
             return True
         self._leave()
         with suppress(MongodError):  # whoever starts it uses it, whoever stops it needs no help
             async with _locked(self._data_dir / "start.lock", _LEAVE_SECONDS):
-                if _in_use(self._data_dir / "users.lock"):
+                if self._is_visit or _in_use(self._data_dir / "users.lock"):
                     return False
                 if pid := self._server_pid():
                     await _terminate(pid)
@@ -166,7 +181,7 @@ class EmbeddedServer:
         with suppress(OSError, asyncio.TimeoutError):
             asyncio.run(asyncio.wait_for(self.stop(), _LEAVE_SECONDS))
 
-    async def _start(self, binary: Path) -> None:
+    async def _start(self, binary: Path, visit: bool) -> None:
         _make_private(self._data_dir)
         async with _locked(self._data_dir / "start.lock", _READY_SECONDS):
             if self._directory is None and not _can_be_address(self._socket):
@@ -175,13 +190,15 @@ class EmbeddedServer:
             is_shared = _in_use(self._data_dir / "users.lock")
             self._users = _lock(self._data_dir / "users.lock", fcntl.LOCK_SH)
             atexit.register(self._end_at_exit)
-            if not await self._join(is_shared):
+            self._is_visit = visit and not is_shared
+            if not await self._join(is_shared or visit):
+                self._is_visit = False  # what it launches it ends
                 await _finish(asyncio.to_thread(_launch, binary, self._data_dir, self._socket))
 
-    async def _join(self, is_shared: bool) -> bool:
+    async def _join(self, keep: bool) -> bool:
         """Tell whether a server answers; one that is starting or ending is waited for.
 
-        One that does not answer in time is ended, or `MongodError` says why it is not.
+        One that does not answer in time is ended; `MongodError` where that is not allowed.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_SECONDS
@@ -189,26 +206,22 @@ class EmbeddedServer:
             if not _in_use(self._data_dir / "mongod.lock"):
                 return False
             if loop.time() > deadline:
-                await _terminate(self._unreachable(is_shared))
+                await _terminate(self._unreachable(keep))
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
-    def _unreachable(self, is_shared: bool) -> int:
-        """The process of a server that does not answer, if nobody else has a say in it."""
+    def _unreachable(self, keep: bool) -> int:
+        """The process of a server that does not answer, if it may be ended."""
         lock, pid = self._data_dir / "mongod.lock", self._server_pid()
         if pid is None:
             raise MongodError(
                 f"Another MongoDB, process {_owner(lock)}, uses {self._data_dir}: stop it. "
                 f"{_OTHERWISE}"
             )
-        if is_shared:
-            raise _stuck(lock, "to serve other crawls, and does not answer")
+        if keep:
+            raise _stuck(lock, "as a MongoDB that does not answer")
         return pid
-
-    def left_over(self) -> int | None:
-        """The process of a server that runs though nobody uses it, as a killed crawl leaves it."""
-        return None if _in_use(self._data_dir / "users.lock") else self._server_pid()
 
     def _server_pid(self) -> int | None:
         """The server's process; None where there is none, or one that was not started here."""

@@ -196,21 +196,17 @@ async def mongodb(spider: BooksSpider, follow: Follow) -> None:
 
 def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
     own: dict[str, Check] = {
-        "mongod": partial(_binary, directory),
+        "mongod": _binary,
         "disk": partial(asyncio.to_thread, _disk, directory),
     }
-    return own | (checks if _is_used(directory) else {"MongoDB": partial(_coming, directory)})
+    if not _is_used(directory):
+        return own | {"MongoDB": partial(_coming, directory)}
+    return own | {"server": partial(_orphan, directory)} | checks
 
 
-async def _binary(directory: Path) -> str:
+async def _binary() -> str:
     with _explained():
-        found = f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
-    if _is_used(directory) and (pid := mongod.EmbeddedServer(directory).left_over()):
-        raise Remark(
-            f"{found}; a server (process {pid}) runs without a crawl: the checks below take it "
-            f"over and end it, as the next crawl does, or kill {pid} ends it"
-        )
-    return found
+        return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
 
 
 def _disk(directory: Path) -> str:
@@ -229,6 +225,15 @@ def _disk(directory: Path) -> str:
 
 def _is_used(directory: Path) -> bool:
     return (directory / "WiredTiger").exists()
+
+
+async def _orphan(directory: Path) -> None:
+    """A crawl that was killed leaves its server."""
+    if pid := mongod.EmbeddedServer(directory).orphan():
+        raise Remark(
+            f"process {pid} serves {directory}, but no crawl uses it: the next crawl ends it, and "
+            f"so does `kill {pid}`"
+        )
 
 
 async def _coming(directory: Path) -> str:

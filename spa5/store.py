@@ -126,10 +126,11 @@ class BookStore:
     async def open(self, *, read_only: bool = False) -> None:
         """Connect, starting the embedded server where it is to be used, and make the index.
 
-        With `read_only` nothing is written, not even an index.
+        With `read_only` nothing is written, not even an index, and an embedded server that runs
+        without a crawl goes on.
         """
         try:
-            self._client = connect(await self._choose_uri())
+            self._client = connect(await self._choose_uri(read_only))
             self._warn_of_database()
             where = self._server.place if self._server else hosts(self._client)
             self.place = f"{where}, {self._database}.{self._collection}"
@@ -433,11 +434,11 @@ class BookStore:
             with suppress(MongodError):  # the next try says that it is away
                 await self._server.start()
 
-    async def _choose_uri(self) -> str:
+    async def _choose_uri(self, read_only: bool) -> str:
         if not await self.uses_embedded():
             return self._uri or LOCAL_URI
         self._server = EmbeddedServer(data_dir(self._settings))
-        await self._server.start()
+        await self._server.start(visit=read_only)
         return self._server.uri
 
     async def _check_version(self) -> None:

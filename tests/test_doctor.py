@@ -22,7 +22,6 @@ from spa5 import doctor
 from spa5.mongod import EmbeddedServer
 from tests.crawls import ROOT, run, scrapy
 from tests.faults.disk import small_disk
-from tests.faults.running import crawling
 from tests.faults.test_doors import https_site, self_signed
 from tests.mongods import PASSWORD, replica_set
 from tests.redises import RedisServer, needs_redis, running_redis
@@ -404,22 +403,6 @@ def test_where_no_books_are_yet_no_server_is_started(site: Site, directory: Path
     embedded = ("mongod", "disk", "MongoDB")
     assert [lines[name].status for name in embedded] == ["ok"] * 3
     assert not directory.exists()
-
-
-def test_a_server_that_a_killed_crawl_left_is_named_and_ended(site: Site, directory: Path) -> None:
-    settings = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
-    with crawling(site.url, **settings) as running:
-        running.wait_for("Books go to")
-        running.process.kill()
-        running.end()
-    (pid,) = servers(directory)
-    lines = examine(site.url, **settings)
-    assert lines["mongod"].status == "warn"
-    assert f"a server (process {pid}) runs without a crawl" in lines["mongod"].text
-    assert f"kill {pid}" in lines["mongod"].text
-    assert lines["MongoDB"].status == "ok"
-    assert servers(directory) == []
-    assert examine(site.url, **settings)["mongod"].status == "ok"
 
 
 def test_where_books_are_the_server_is_started_and_stopped(site: Site, directory: Path) -> None:

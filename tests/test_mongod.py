@@ -352,6 +352,45 @@ def test_a_second_ctrl_c_leaves_the_server_to_other_crawls(directory: Path) -> N
         assert stop_user(one) == "True"
 
 
+def test_doctor_names_a_server_without_a_crawl_and_leaves_it_so(directory: Path) -> None:
+    def examine() -> list[str]:
+        with running_site(1) as site:
+            doctor = run_scrapy("doctor", SITE_URL=site.url, **embedded)
+        assert doctor.exitcode == 0, doctor.output
+        return [line for line in doctor.output.splitlines() if line.startswith("warn  server")]
+
+    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
+    with python("-c", USER, directory) as crawl:
+        uri = next_line(crawl)
+        (pid,) = servers(directory)
+        assert examine() == []
+        kill(crawl.pid)
+    for _ in range(2):
+        (line,) = examine()
+        assert f"process {pid} serves {directory}, but no crawl uses it" in line
+        assert f"`kill {pid}`" in line
+        assert ping(uri)
+    os.kill(pid, signal.SIGTERM)  # as it says
+    wait_for_end(pid)
+    assert examine() == []
+    assert servers(directory) == []
+
+
+def test_a_visitor_of_a_paused_server_leaves_it_alone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    with python("-c", USER, directory) as crawl:
+        uri = next_line(crawl)
+        (pid,) = servers(directory)
+        kill(crawl.pid)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(MongodError, match=f"`kill -CONT {pid}` continues it"):
+        run(EmbeddedServer(directory).start(visit=True))
+    os.kill(pid, signal.SIGCONT)
+    assert ping(uri)
+
+
 def test_a_crawl_that_starts_while_the_last_one_stops_gets_a_server(directory: Path) -> None:
     async def use() -> None:
         leaver, joiner = EmbeddedServer(directory), EmbeddedServer(directory)
@@ -494,7 +533,9 @@ def test_a_paused_server_that_others_use_is_left_alone_and_named(
         os.kill(pid, signal.SIGCONT)
         assert ping(uri)
         assert stop_user(crawl) == "True"
-    assert error.startswith(f"Process {pid} has held {directory}/mongod.lock for 0.1 s, to serve ")
+    assert error.startswith(
+        f"Process {pid} has held {directory}/mongod.lock for 0.1 s, as a MongoDB"
+    )
     assert f"`kill -CONT {pid}` continues it" in error
 
 
