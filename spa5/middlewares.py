@@ -206,12 +206,12 @@ class Sweeps:
             if spider.ids is None:
                 walks.append(spider.walk)
             async for output in start:
-                if not self._leads(spider):
+                if spider.walk.is_abandoned:
                     return
                 yield output
             yield END_OF_WALK
             await self._idle(spider)
-            if not self._leads(spider) or self.stats.get_value("site/unavailable"):
+            if spider.walk.is_abandoned or self.stats.get_value("site/unavailable"):
                 return
             verdict = await self._judge(spider, walks)
             if sweep == self.most_sweeps or not verdict.may_find_more:
@@ -225,9 +225,6 @@ class Sweeps:
         self.stats.set_value("books/sweeps", sweep)
         for name in self.PER_SWEEP:
             self.stats.set_value(name, 0)
-
-    def _leads(self, spider: BooksSpider) -> bool:
-        return not spider.crew or (spider.crew.leading and spider.crew.ended is None)
 
     async def _idle(self, spider: BooksSpider) -> None:
         """Return when every request is answered and every book stored."""

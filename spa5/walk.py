@@ -42,6 +42,7 @@ class Walk:
         self.recurred = 0  # pages, as may happen while the catalogue shifts; but not for ever
         self.fingerprint = 0  # of all pairs of offset and id
         self.ended_at: float = 1
+        self.is_abandoned = False  # another worker walks now, or the crawl has ended
         self._reach = 0  # where the furthest page that held entries ended
         self._is_full = False  # that page held as many as it was asked for: more may follow
         self._held_pages = 0

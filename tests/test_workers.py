@@ -404,26 +404,52 @@ def test_a_redis_that_is_full_for_a_while_is_one_outage(
 
 
 def test_an_answer_to_an_earlier_walk_counts_for_no_other(
-    small: Site, database: Database, redis: RedisServer
+    database: Database, redis: RedisServer
 ) -> None:
     """A worker leads, another one does for a while, and the first one leads again."""
-    page_size = ("-a", "page_size=5")
-    assert_finished(database.crawl(small.url))
-    small.reset()
-    small.control(latency=0.5)
-    with working(small, database, redis, *page_size) as running, redis.client() as client:
-        while small.stats()["index"] < 1:
-            assert running.process.poll() is None
-        small.control(latency=5)
-        while small.stats()["index"] < 5:  # the first has told that there are more
-            assert running.process.poll() is None
-        small.control(latency=0)
-        prefix = f"books:{database.name}"
-        client.zadd(f"{prefix}:workers", {"other": client.time()[0] + 2})
-        client.set(f"{prefix}:leader", "other")
-        crawl = running.end()
-    assert_finished(crawl)
-    assert_holds_catalogue(database, small)
+    with running_site(SMALL) as site, redis.client() as client:
+        assert_finished(database.crawl(site.url))
+        site.reset()
+        site.control(latency=0.5)
+        with working(site, database, redis, "-a", "page_size=20") as running:
+            wait_for_pages(1, site, running)
+            site.control(latency=5)
+            wait_for_pages(5, site, running)  # the first has told that there are more
+            site.control(latency=0, remove=site.catalogue.ids[:20])  # then fewer pages are open
+            prefix = f"books:{database.name}"
+            client.zadd(f"{prefix}:workers", {"other": client.time()[0] + 2})
+            client.set(f"{prefix}:leader", "other")
+            assert_finished(running.end())
+        assert site.stats()["index"] > 5
+
+
+def wait_for_pages(most: int, site: Site, running: Running) -> None:
+    while site.stats()["index"] < most:
+        assert running.process.poll() is None
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["leads again", "the crawl ends"])
+def test_a_walk_whose_pages_wait_is_given_up_with_the_lead(
+    database: Database, redis: RedisServer, ends: bool
+) -> None:
+    with running_site(SMALL) as site, redis.client() as client:
+        assert_finished(database.crawl(site.url))
+        site.reset()
+        site.control(latency=0.5)
+        with working(site, database, redis, "-a", "page_size=10") as running:
+            wait_for_pages(1, site, running)
+            site.control(latency=3)
+            wait_for_pages(5, site, running)  # four are in flight, five wait, no more are asked for
+            site.control(latency=0)
+            prefix = f"books:{database.name}"
+            if ends:
+                run = str(client.get(f"{prefix}:run")).split()[0]
+                how = {"reason": "finished", "expected": SMALL, "missing": 0, "totals": {}}
+                client.set(f"{prefix}:ended:{run}", json.dumps(how))
+            else:
+                client.zadd(f"{prefix}:workers", {"other": client.time()[0] + 2})
+                client.set(f"{prefix}:leader", "other")
+            assert_finished(running.end())
 
 
 def test_what_can_not_be_had_makes_each_worker_incomplete(

@@ -152,7 +152,8 @@ class Scheduler(BaseScheduler):
         if self.crew.ended:
             self.crew.mail.unsent.clear()
         if self.crew.ended or not self.crew.leading:
-            self.pages.clear()  # they belong to a walk that is over
+            self.spider.walk.is_abandoned = True  # its pages would wait here for ever
+            self.pages.clear()
         self._count_all(self.crew)
         self.spider.reserve = engine.downloader.total_concurrency * self.crew.workers
         self.spider.answered.set()

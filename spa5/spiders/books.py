@@ -114,7 +114,7 @@ class BooksSpider(Spider):
             return
         walk = self.walk
         self.enqueued_before = self.crawler.stats.get_value("scheduler/enqueued", 0)
-        while not walk.is_over or walk.open:
+        while not walk.is_abandoned and (walk.open or not walk.is_over):
             if not self._lacks_requests() or not (page := walk.next_page()):
                 self.answered.clear()
                 await self.answered.wait()
