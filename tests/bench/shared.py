@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spa5.crew import Crew, wire
 from spa5.crew.mail import Mail
-from spa5.spiders.books import SUMMARY
+from spa5.items import LISTED
 from tests.site import Catalogue
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Shared:
         return asyncio.run(self._pass_on()) / len(self.requests)
 
     async def _pass_on(self) -> float:
-        mail = Mail(SUMMARY, _ignore)
+        mail = Mail(LISTED, _ignore)
         crew = Crew(self.url, "bench:a", "0" * 16, mail, lambda: True, dict, _ignore)
         await crew.join(lambda: None)
         began = perf_counter()
