@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from spa5.listing import DRIFT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -63,7 +65,7 @@ class Drift:
 
     def _line(self, field: str, item_id: str) -> str:
         return (
-            f"Drift: {self._would[field]} of {self._updates} updates would empty {field!r} "
+            f"{DRIFT}{self._would[field]} of {self._updates} updates would empty {field!r} "
             f"(for example that of {item_id}). Nothing more is written. If the site is right, "
             f"crawl again with -a accept=drift"
         )

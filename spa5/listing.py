@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DONE, GONE = "done", "gone"
 FAILED, INVALID, REJECTED, FORBIDDEN, HELD = "failed", "invalid", "rejected", "forbidden", "held"
 HOPELESS = {INVALID, REJECTED, FORBIDDEN}
-UNRESOLVED = {FAILED, HELD, *HOPELESS}
+DRIFT = "Drift: "  # so begins the reason of what is held because the crawl ends as drift
 # Not believed in one sweep: more than this share of the listed ids gone, and so many of them.
 MOST_GONE_SHARE, LEAST_GONE = 0.05, 10
 MOST_NAMED = 20  # ids in a line for people
@@ -95,6 +95,12 @@ class Listing:
     @property
     def gone(self) -> int:
         return sum(state == _GONE for state in self._states.values())
+
+    @property
+    def drift(self) -> str | None:
+        """What a worker that shares the crawl said of a drift that it found."""
+        lines = (why for outcome, why in self._reasons.values() if outcome == HELD)
+        return next((why for why in lines if why.startswith(DRIFT)), None)
 
     @property
     def unresolved(self) -> dict[str, tuple[str, str]]:

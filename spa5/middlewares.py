@@ -14,7 +14,7 @@ from scrapy.exceptions import CloseSpider
 from spa5.connection import StoreError
 from spa5.documents import now
 from spa5.items import Book
-from spa5.listing import DONE, REJECTED, Listing, Verdict, is_drift, judge
+from spa5.listing import DONE, DRIFT, REJECTED, Listing, Verdict, is_drift, judge
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from spa5.store import Seen
@@ -195,7 +195,8 @@ class Sweeps:
         if not self.verdict:
             self.verdict = Verdict(crew.ended["reason"], crew.ended["missing"], False, "")
             logger.info("The shared crawl ended: %s", self.verdict.reason)
-            self.stats.set_value("books/expected", crew.ended["expected"])
+            if crew.ended["expected"] is not None:
+                self.stats.set_value("books/expected", crew.ended["expected"])
             self._count_missing(self.verdict)
 
     async def _sweep(self, spider: BooksSpider, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -261,6 +262,8 @@ class Sweeps:
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
+        if listing.drift:
+            return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
         drifted = is_drift(len(listing), before, self.drift_share) and not spider.accepts_drift
         if drifted and spider.is_whole and not walks[-1].lost_pages:
             return Verdict("drift", None, False, _shrunk(len(listing), before))
@@ -278,7 +281,8 @@ class Sweeps:
                 "The site counts %s books, its index pages list %d", count, walks[-1].listed
             )
         if verdict.reason != "finished":
-            logger.error("%s: %s. Run the crawl again", verdict.reason.capitalize(), verdict.line)
+            again = ". Run the crawl again" if verdict.reason == "incomplete" else ""
+            logger.error("%s: %s%s", verdict.reason.capitalize(), verdict.line, again)
             return
         if verdict.line:
             logger.warning("%s", verdict.line)

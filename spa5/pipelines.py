@@ -96,8 +96,13 @@ class MongoPipeline:
         if self.closing is None:
             logger.error("%s", error)
             self.stats.set_value("mongo/unavailable", str(error))  # also when it ends anyway
-            closing = self.crawler.engine.close_spider_async(reason=reason)
-            self.closing = asyncio.ensure_future(closing)
+            self.closing = asyncio.ensure_future(self._end(reason))
+
+    async def _end(self, reason: str) -> None:
+        crew = getattr(self.crawler.spider, "crew", None)
+        if reason == "drift" and crew and crew.leading:  # else the leader hears why it is held
+            await crew.end(reason, None, None)
+        await self.crawler.engine.close_spider_async(reason=reason)
 
     def _say_held_back(self, item: Any, error: HeldBack) -> None:
         if self.stats.get_value("mongo/held_back") is None:

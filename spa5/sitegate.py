@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LEAST_FAILURES = 5
 LEAST_URLS = 3
 # A site that has never answered is probably a wrong SITE_URL, and somebody sits in front of it.
-FIRST_ANSWER_SECONDS = 12.0
+FIRST_ANSWER_SECONDS = 10.0
 NEVER_ANSWERED_SECONDS = 10.0
 
 _AWAY = "The site at %s is away (%s): the crawl waits for it, %g s at the most"
@@ -263,7 +263,7 @@ class SiteGate(Backoff):
         return await super()._failed(request, fault)
 
     async def _probe(self, url: str, seconds: float) -> Fault | None:
-        timeout = min(seconds, self.crawler.settings.getfloat("DOWNLOAD_TIMEOUT"))
+        timeout = round(min(seconds, self.crawler.settings.getfloat("DOWNLOAD_TIMEOUT")), 1)
         meta = {_PROBE: True, "dont_cache": True, "download_timeout": timeout}
         request = Request(url, NO_CALLBACK, meta=meta | {"dont_obey_robotstxt": True})
         try:

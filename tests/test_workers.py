@@ -482,6 +482,19 @@ def test_books_that_vanished_are_not_missing_whoever_asked_for_them(
     assert sum(crawl.stats.get("books/vanished", 0) for crawl in crawls) == 9
 
 
+def test_a_drift_ends_all_workers_before_more_than_twenty_books_lost_a_field(
+    small: Site, database: Database, redis: RedisServer
+) -> None:
+    assert database.crawl(small.url).exitcode == 0
+    small.control(rename={"score": "rating"}, latency=0.1)
+    with crew(2, small, database, redis, "-a", "refresh=all") as running:
+        crawls = [each.end() for each in running]
+    small.control(rename={})
+    for crawl in crawls:
+        assert (crawl.exitcode, crawl.reason) == (1, "drift"), crawl.log
+    assert database.books.count_documents({"extra.rating": {"$exists": True}}) <= 20
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
