@@ -82,14 +82,21 @@ class Document(NamedTuple):
         ]
 
     def emptied(self, stored: dict[str, Any]) -> list[str]:
-        """The names of the fields that a stored document has and would have no more."""
+        """The names of the fields that a stored document has and would have no more.
+
+        Unknown fields are no loss where another field is filled, or can be read again, instead: a
+        site that renames a field and takes that back mends what it broke.
+        """
         own = bson.decode(self.content, _AWARE)
-        names = {*own, *(self.absent & stored.keys())}
-        if unread(stored.get("extra")):
-            names.discard("extra")  # that a field can be read again is no loss
-        return sorted(
-            name for name in names if is_empty(own.get(name)) and not is_empty(stored.get(name))
-        )
+        changes = [
+            (name, is_empty(own.get(name)), is_empty(stored.get(name)))
+            for name in {*own, *(self.absent & stored.keys())}
+        ]
+        emptied = {name for name, after, before in changes if after and not before}
+        is_mended = any(before and not after for _, after, before in changes)
+        if is_mended or unread(stored.get("extra")):
+            emptied.discard("extra")
+        return sorted(emptied)
 
     def as_new(self, moment: datetime) -> Update:
         """The update that inserts it, and leaves a stored one as it is."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spa5.listing import DRIFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
 MOST_EMPTIED = 20  # documents that may lose one field before the share is known
 LEAST_UPDATES = 20  # before a share means something
@@ -22,21 +22,22 @@ class Drift:
     """Judges updates of stored documents by the fields that they would empty.
 
     When among at least 20 updates more than `share` empty the same field, that is drift: `admit`
-    raises, from then on for every update. Before, 20 documents may lose a field in all workers of
-    a crawl together; further ones are held back until a sweep has shown that their share is low.
+    raises, from then on for every update. Before, 20 documents may lose a field; further ones are
+    held back until a sweep has shown that their share is low. `count` adds one to the documents
+    that lost a field in all workers of a crawl, and returns how many they are.
     """
 
-    def __init__(self, share: float, *, accepted: bool, workers: Callable[[], int] = lambda: 1):
+    def __init__(self, share: float, count: Callable[[str], Awaitable[int]], *, accepted: bool):
         self._share = share
         self._accepted = accepted
-        self._workers = workers
+        self._count = count
         self._updates = 0
         self._would: Counter[str] = Counter()  # updates that would empty the field
-        self._did: Counter[str] = Counter()  # documents that lost it
+        self._spent: set[str] = set()  # fields that no further document may lose yet
         self._trusted: set[str] = set()
         self.found: Drifted | None = None
 
-    def admit(self, item_id: str, emptied: Iterable[str]) -> str | None:
+    async def admit(self, item_id: str, emptied: Iterable[str]) -> str | None:
         """Count an update. Return the field because of which it is held back, None: write it."""
         if self._accepted:
             return None
@@ -49,12 +50,17 @@ class Drift:
             if self._updates >= LEAST_UPDATES and not self._is_rare(field):
                 self.found = Drifted(self._line(field, item_id))
                 raise self.found
-        most = max(1, MOST_EMPTIED // self._workers())
         for field in emptied:
-            if field not in self._trusted and self._did[field] >= most:
+            if not await self._may_lose(field):
                 return field
-        self._did.update(emptied)
         return None
+
+    async def _may_lose(self, field: str) -> bool:
+        if field in self._trusted:
+            return True
+        if field not in self._spent and await self._count(field) > MOST_EMPTIED:
+            self._spent.add(field)
+        return field not in self._spent
 
     def end_sweep(self) -> None:
         """Trust what the updates of a whole sweep have shown to be rare."""

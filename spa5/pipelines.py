@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from itemadapter import ItemAdapter
@@ -44,10 +45,11 @@ class MongoPipeline:
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
+        self.emptied: Counter[str] = Counter()  # documents that lost the field
         self.drift = Drift(
             crawler.settings.getfloat("DRIFT_SHARE"),
+            self._count_emptied,
             accepted=getattr(crawler.spider, "accepts_drift", False),
-            workers=self._workers,
         )
         self.store = BookStore(crawler.settings, crawler.stats.inc_value, self.drift.admit)
         self.closing: asyncio.Task[None] | None = None
@@ -113,9 +115,13 @@ class MongoPipeline:
             )
         self.stats.inc_value("mongo/held_back")
 
-    def _workers(self) -> int:
-        """How many share this crawl, at the most so far."""
-        return int(self.stats.get_value("crawl/workers", 1))
+    async def _count_emptied(self, field: str) -> int:
+        """Count one more document that loses this field, in all workers of a shared crawl."""
+        if crew := getattr(self.crawler.spider, "crew", None):
+            count: int = await crew.count_emptied(field)
+            return count
+        self.emptied[field] += 1
+        return self.emptied[field]
 
     async def close_spider(self) -> None:
         await self.commit.drain()

@@ -104,9 +104,9 @@ class BookStore:
         self,
         settings: BaseSettings,
         count: Callable[[str, Any], None],
-        admit: Callable[[str, Iterable[str]], str | None] = lambda *_: None,
+        admit: Callable[[str, Iterable[str]], Awaitable[str | None]] | None = None,
     ):
-        self._admit = admit  # see `Drift`
+        self._admit = admit  # see `Drift`; None: every update
         self._uri: str = settings["MONGO_URI"] or ""
         self._database: str = settings["MONGO_DATABASE"]
         self._collection: str = settings["MONGO_COLLECTION"]
@@ -230,7 +230,7 @@ class BookStore:
             stored = await self.get([document.id for document in documents])
             plans = [plan(document, stored.get(document.id), moment) for document in documents]
             if not results:
-                results |= self._hold_back(documents, plans, stored)
+                results |= await self._hold_back(documents, plans, stored)
                 kept = [document.oid not in results for document in documents]
                 documents, plans = [*compress(documents, kept)], [*compress(plans, kept)]
             if not documents:
@@ -246,7 +246,7 @@ class BookStore:
         lost = Rejected("MongoDB acknowledges it and does not hold it: something deletes books")
         return results | {one.oid: lost for one in documents if one.id not in held}
 
-    def _hold_back(
+    async def _hold_back(
         self,
         documents: list[Document],
         plans: list[tuple[Outcome, Update]],
@@ -254,12 +254,14 @@ class BookStore:
     ) -> Results:
         """Ask `admit` about each document that is stored already; return those held back."""
         results: Results = {}
+        if self._admit is None:
+            return results
         for document, (outcome, _) in zip(documents, plans, strict=True):
             if outcome == "inserted":
                 continue
             changed = outcome == "changed"
             emptied = document.emptied(stored[document.id]) if changed else []
-            if field := self._admit(document.id, emptied):
+            if field := await self._admit(document.id, emptied):
                 results[document.oid] = HeldBack(f"it would empty {field!r}, as others would")
         return results
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +121,17 @@ def test_many_books_gone_at_once_are_not_believed(site: Site, database: Database
     assert len(database.stored()) == BOOKS
 
 
+def drift_of(share: float, *, accepted: bool = False) -> Drift:
+    """The judge of a crawl with one worker."""
+    emptied: Counter[str] = Counter()
+
+    async def count(field: str) -> int:
+        emptied[field] += 1
+        return emptied[field]
+
+    return Drift(share, count, accepted=accepted)
+
+
 def crawl_of(updates: list[bool], drift: Drift) -> tuple[int, bool]:
     """Update once for each, True if that empties `score`; how many lost it, and whether it ended.
 
@@ -129,7 +142,8 @@ def crawl_of(updates: list[bool], drift: Drift) -> tuple[int, bool]:
         held: list[bool] = []
         for number, empties in enumerate(updates):
             try:
-                field = drift.admit(str(number), ["score"] if empties else [])
+                admitting = drift.admit(str(number), ["score"] if empties else [])
+                field = asyncio.run(admitting)
             except Drifted:
                 return lost, True
             lost += empties and not field
@@ -143,7 +157,7 @@ def crawl_of(updates: list[bool], drift: Drift) -> tuple[int, bool]:
 def test_whatever_the_order_no_more_than_twenty_lose_a_field_before_it_is_drift(
     updates: list[bool], share: float
 ) -> None:
-    lost, ended = crawl_of(updates, Drift(share, accepted=False))
+    lost, ended = crawl_of(updates, drift_of(share))
     if ended:
         assert lost <= MOST_EMPTIED
     elif len(updates) >= 20 and sum(updates) <= share * len(updates):
@@ -152,21 +166,23 @@ def test_whatever_the_order_no_more_than_twenty_lose_a_field_before_it_is_drift(
 
 def test_a_drift_that_begins_in_mid_crawl_is_stopped_too() -> None:
     updates = [False] * 1000 + [True] * 1100
-    assert crawl_of(updates, Drift(0.5, accepted=False)) == (MOST_EMPTIED, True)
+    assert crawl_of(updates, drift_of(0.5)) == (MOST_EMPTIED, True)
 
 
 def test_a_handful_of_honest_changes_is_not_hindered() -> None:
-    assert crawl_of([True] * 19, Drift(0.5, accepted=False)) == (19, False)
-    assert crawl_of([True] * 300, Drift(0.5, accepted=True)) == (300, False)
+    assert crawl_of([True] * 19, drift_of(0.5)) == (19, False)
+    assert crawl_of([True] * 300, drift_of(0.5, accepted=True)) == (300, False)
 
 
-def test_workers_of_a_shared_crawl_share_the_twenty() -> None:
-    assert crawl_of([False] * 30 + [True] * 9, Drift(0.9, accepted=False, workers=lambda: 4)) == (
-        9,
-        False,
-    )
-    late = [False] * 30 + [True] * 300
-    assert crawl_of(late, Drift(0.9, accepted=False, workers=lambda: 4))[0] == 5
+def test_a_field_that_comes_back_under_its_name_is_no_drift(site: Site, database: Database) -> None:
+    database.crawl(site.url)
+    site.control(rename={"score": "rating"})
+    database.crawl(site.url, "-a", "refresh=all")
+    database.crawl(site.url, "-a", "refresh=all", "-a", "accept=drift")
+    assert database.books.count_documents({"extra.rating": {"$exists": True}}) == BOOKS
+    site.control(rename={})
+    assert_is_finished(database.crawl(site.url, "-a", "refresh=all"))
+    assert database.books.count_documents({"extra.rating": {"$exists": True}}) == 0
 
 
 def test_a_wrong_argument_for_accept_is_one_line(site: Site, database: Database) -> None:

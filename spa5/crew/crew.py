@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import uuid
 from contextlib import suppress
 from time import monotonic
@@ -133,7 +134,7 @@ class Crew:
         how = {"reason": reason, "expected": expected, "missing": missing, "totals": self.totals}
         try:
             ended = await self._call(
-                self._end, self._worker, self._run, self._end_key, wire.pack(how)
+                self._end, self._worker, self._run, self._run_key("ended"), wire.pack(how)
             )
         except RedisError:
             ended = True  # as far as this worker can tell
@@ -142,6 +143,21 @@ class Crew:
         else:
             self._others = self._others._replace(leads=0)
         return bool(ended)
+
+    async def count_emptied(self, field: str) -> int:
+        """Count one more document that loses this field, and return how many did in all workers.
+
+        Where Redis can't tell, that is more than any crawl holds.
+        """
+        self._count("redis/round_trips", 1)
+        counting = self._redis.pipeline()
+        key = self._run_key("emptied")
+        counting.hincrby(key, field, 1)
+        counting.expire(key, scripts.FORGOTTEN_SECONDS)
+        try:
+            return int((await counting.execute())[0])
+        except RedisError:
+            return sys.maxsize
 
     def tell(self, one: str, outcome: str, reason: str = "") -> None:
         """Tell the leader what became of book `one`; `outcome` is one of `wire.OUTCOMES`."""
@@ -222,7 +238,9 @@ class Crew:
         requests = [part for request in sent.requests for part in request]
         told = [*flags, sent.wanted, wire.pack(self._totals()), outcomes, *requests]
         try:
-            reply = await self._call(self._tell, self._worker, self._run, self._end_key, *told)
+            reply = await self._call(
+                self._tell, self._worker, self._run, self._run_key("ended"), *told
+            )
         except RedisError as error:
             self._lose(error)
             return
@@ -301,9 +319,9 @@ class Crew:
         own, before = self._own_totals(), self._before
         return {name: max(0, value - before.get(name, 0)) for name, value in own.items()}
 
-    @property
-    def _end_key(self) -> str:
-        return f"{self._prefix}:ended:{self._run.split()[0]}"
+    def _run_key(self, name: str) -> str:
+        """A key that outlives its run for the workers that have not heard of the end."""
+        return f"{self._prefix}:{name}:{self._run.split()[0]}"
 
     async def _call(self, script: AsyncScript, *arguments: Any) -> Any:
         self._count("redis/round_trips", 1)

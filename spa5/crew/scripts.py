@@ -12,7 +12,7 @@ from spa5.crew.wire import MOST_BYTES
 KEYS = ("run", "leader", "workers", "busy", "totals", "requests", "asked", "told")
 
 _GONE_SECONDS = 5  # without a beat for so long, a worker is taken for dead
-_FORGOTTEN_SECONDS = 24 * 3600  # keys that nobody uses for so long are gone
+FORGOTTEN_SECONDS = 24 * 3600  # keys that nobody uses for so long are gone
 _MOST_TOTALS = 10_000  # workers
 _MOST_HEARD = 10  # batches of outcomes a beat
 
@@ -20,7 +20,7 @@ _COMMON = f"""
 local RUN, LEADER, WORKERS, BUSY, TOTALS, REQUESTS, ASKED, TOLD = unpack(KEYS)
 local worker, run = ARGV[1], ARGV[2]
 local time = tonumber(redis.call('TIME')[1])
-local believed, forgotten = time + {_GONE_SECONDS}, {_FORGOTTEN_SECONDS}
+local believed, forgotten = time + {_GONE_SECONDS}, {FORGOTTEN_SECONDS}
 
 -- Those whose time is over, and scores that no worker sets.
 local function drop_the_dead()
