@@ -283,7 +283,8 @@ def test_a_wrong_count_ends_and_is_said(site: Site, database: Database, count: A
     huge = count == 10**12
     assert (crawl.exitcode, crawl.reason) == ((1, "incomplete") if huge else (0, "finished"))
     assert crawl.stats["books/sweeps"] == (2 if huge else 1)
-    assert site.stats()["index"] < 30
+    # How many empty pages are asked for before the first of them is answered depends on speed.
+    assert site.stats()["index"] < 100
 
 
 def test_with_pages_completeness_is_about_these_pages(site: Site, database: Database) -> None:
