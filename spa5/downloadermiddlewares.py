@@ -7,10 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -23,7 +21,10 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.misc import load_object
 from scrapy.utils.response import response_status_message
 
-from spa5 import api
+from spa5.catalogue.answers import reason
+from spa5.catalogue.gate import FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS, Fault, Kind
+from spa5.catalogue.spider import catalogue_of
+from spa5.engine import is_ending
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.25
-MOST_PAUSE_SECONDS = 30.0
 MOST_RETRY_AFTER_SECONDS = 120.0
 MOST_ROBOTS_BYTES = 512_000  # RFC 9309, 2.5: parsers must take that much
 
@@ -52,35 +51,12 @@ class ApiOnly:
         return cls(crawler)
 
     def process_request(self, request: Request) -> None:
-        site = getattr(self.crawler.spider, "site", None)  # other spiders, the shell's: anything
-        if site and not api.is_ours(site, request.url):
+        spider = catalogue_of(self.crawler)  # others, the shell's for one, may ask for anything
+        if spider and not spider.answers.is_ours(request.url):
             self.crawler.stats.inc_value("offsite/filtered")
             raise IgnoreRequest(f"it leads away from the site's API, to {request.url:.100}")
         if request.url.endswith("/robots.txt"):
             request.meta["download_maxsize"] = MOST_ROBOTS_BYTES
-
-
-class Kind(Enum):
-    """How a request failed."""
-
-    CONNECTION = "connection"  # no answer came
-    ANSWER = "answer"  # one that may be right the next time
-    REFUSAL = "refusal"  # 403 and the like
-    MOVED = "moved"  # a redirect that leads away from the API
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with one attempt, and whether to try again."""
-
-    kind: Kind
-    error: Exception
-    is_passing: bool = True
-    retry_after: float | None = None  # seconds
-
-    @property
-    def reason(self) -> str:
-        return api.reason(self.error)
 
 
 class Backoff:
@@ -124,15 +100,14 @@ class Backoff:
             if again := await self._failed(request, fault):
                 return again
         if request.url.endswith("/robots.txt") and not isinstance(exception, IgnoreRequest):
-            reason = api.reason(exception)
-            logger.warning("No robots.txt could be had (%s): going on without", reason)
+            why = reason(exception)
+            logger.warning("No robots.txt could be had (%s): going on without", why)
             return Response(request.url, status=404)
         return None
 
     def is_ending(self) -> bool:
         """True if the crawl is being stopped, of which no signal tells."""
-        engine = self.crawler.engine
-        return not engine.running or engine._slot is None or engine._slot.closing is not None
+        return is_ending(self.crawler)
 
     async def rest(self, seconds: float) -> None:
         """Sleep, but not on when the crawl is being stopped."""
@@ -146,11 +121,11 @@ class Backoff:
         if status in self.codes or status >= 500 or status in (408, 429):
             after = retry_after(response)
             return Fault(Kind.ANSWER, HttpError(response), status in self.codes, after)
-        site = getattr(self.crawler.spider, "site", None)
-        if not site or not api.is_api(site, response.url):
+        spider = catalogue_of(self.crawler)
+        if spider is None or not spider.answers.is_api(response.url):
             return None
         if 200 <= status < 300 or status == 404:
-            flaw = api.flaw(response, request.meta.get("listed") or {})
+            flaw = spider.answers.flaw(response, request.meta)
             return Fault(Kind.ANSWER, flaw) if flaw else None
         if status >= 400:
             return Fault(Kind.REFUSAL, HttpError(response), is_passing=False)
@@ -166,10 +141,10 @@ class Backoff:
         if not (self.is_enabled and fault.is_passing) or request.meta.get("dont_retry"):
             return None
         assert self.crawler.spider
-        reason: str | Exception = fault.error
-        if isinstance(reason, HttpError):
-            reason = response_status_message(reason.response.status)
-        again = get_retry_request(request, spider=self.crawler.spider, reason=reason)
+        why: str | Exception = fault.error
+        if isinstance(why, HttpError):
+            why = response_status_message(why.response.status)
+        again = get_retry_request(request, spider=self.crawler.spider, reason=why)
         if again is None:
             return None
         if fault.retry_after is not None:
@@ -214,9 +189,10 @@ class Redirect(RedirectMiddleware):
         self, request: Request, response: Response
     ) -> Request | Response:
         result = super().process_response(request, response)
-        site = getattr(self.crawler.spider, "site", None)
-        is_away = isinstance(result, Request) and site and not api.is_ours(site, result.url)
-        return response if is_away else result
+        spider = catalogue_of(self.crawler)
+        if isinstance(result, Request) and spider:
+            return result if spider.answers.is_ours(result.url) else response
+        return result
 
     def _engine_started(self) -> None:
         pass

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 
+from spa5.engine import set_delay
+
 if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.crawler import Crawler
@@ -37,9 +39,5 @@ class CrawlDelay:
         delay = min(robotparser.crawl_delay(agent) or 0.0, MOST_DELAY_SECONDS)
         if delay <= settings.getfloat("DOWNLOAD_DELAY"):
             return
-        downloader = self.crawler.engine.downloader
-        key = downloader.get_slot_key(request)
-        downloader.per_slot_settings[key] = {"delay": delay}  # of a slot that is made anew
-        if key in downloader.slots:
-            downloader.slots[key].delay = delay
+        set_delay(self.crawler, request, delay)
         logger.info("robots.txt asks for %g s between requests (Crawl-delay)", delay)

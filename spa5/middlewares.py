@@ -1,4 +1,4 @@
-"""SkipStored drops requests for books that need no fetching; Sweeps repeats the walk until
+"""SkipStored drops requests for items that need no fetching; Sweeps repeats the walk until
 nothing is missing.
 """
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from scrapy import Request, signals
 from scrapy.exceptions import CloseSpider
 
-from spa5.connection import StoreError
-from spa5.documents import now
-from spa5.items import Book
-from spa5.listing import DONE, DRIFT, REJECTED, Listing, Verdict, is_drift, judge
+from spa5.catalogue.listing import DONE, DRIFT, REJECTED, Listing, Verdict, is_drift, judge
+from spa5.catalogue.spider import CatalogueSpider, catalogue_of
+from spa5.engine import is_idle
+from spa5.mongo.connection import StoreError
+from spa5.mongo.documents import now
+from spa5.mongo.store import Seen
 from spa5.pipelines import MongoPipeline
-from spa5.spiders.books import BooksSpider
-from spa5.store import Seen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from scrapy.http import Response
     from typing_extensions import Self
 
+    from spa5.catalogue.item import Key
+    from spa5.catalogue.walk import Walk
     from spa5.crew import Crew
-    from spa5.walk import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ HOSTS_APART = timedelta(minutes=10)  # so much may the clocks of a shared crawl'
 
 
 class SkipStored:
-    """Lets only those requests for details pass whose books the collection lacks.
+    """Lets only those requests for details pass whose items the collection lacks.
 
     For each index page MongoDB is asked once what it holds. The spider's argument `refresh` says
-    which stored books are fetched again: `changed` (listed otherwise than stored, or older than
+    which stored items are fetched again: `changed` (listed otherwise than stored, or older than
     REFRESH_AFTER_DAYS), `missing` (none) or `all`. Without MongoPipeline everything passes.
     """
 
@@ -56,7 +57,7 @@ class SkipStored:
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         details: list[Any] = []  # of given ids: MongoDB is asked for many at once
         async for output in start:
-            if _book_id(output):
+            if _key(output):
                 details.append(output)
             elif output is not END_OF_WALK:  # an index page, for which the walk waits
                 yield output
@@ -68,7 +69,7 @@ class SkipStored:
     async def process_spider_output(
         self, response: Response, result: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
-        if "book_id" in response.meta:  # a detail: its book goes on as it is
+        if "key" in response.meta:  # a detail: its item goes on as it is
             async for output in result:
                 yield output
         else:
@@ -77,32 +78,34 @@ class SkipStored:
                 yield output
 
     async def _drop_stored(self, outputs: list[Any]) -> AsyncIterator[Any]:
-        spider = self.crawler.spider
-        if not isinstance(spider, BooksSpider):
+        spider = catalogue_of(self.crawler)
+        if spider is None:
             for output in outputs:
                 yield output
             return
-        due = spider.listing.meet([one for output in outputs if (one := _book_id(output))])
+        due = spider.outcomes.listing.meet([one for output in outputs if (one := _key(output))])
         seen, waiting = await self._see(due), set(due)
         for output in outputs:
-            one = _book_id(output)
+            one = _key(output)
             if one is None:
                 yield output
             if one not in waiting:  # it is listed twice, or what became of it is known
                 continue
             waiting.discard(one)
-            if not seen or self._needs_fetching(output.meta["listed"], seen.stored.get(one)):
-                # Workers share out a book once; one that a sweep before left is due again.
-                output.dont_filter = self.stats.get_value("books/sweeps", 1) > 1
+            if not seen or self._needs_fetching(
+                spider, output.meta["listed"], seen.stored.get(one)
+            ):
+                # Workers share out an item once; one that a sweep before left is due again.
+                output.dont_filter = self.stats.get_value("catalogue/sweeps", 1) > 1
                 yield output
             elif one in seen.refused:
                 self._reject(spider, one, seen.refused[one])
             else:
-                spider.settle(one, DONE)
-                self.stats.inc_value("books/skipped")
+                spider.outcomes.settle(one, DONE)
+                self.stats.inc_value("catalogue/skipped")
 
-    async def _see(self, ids: list[str]) -> Seen | None:
-        """What is stored of these listed books; None where there is no pipeline to ask."""
+    async def _see(self, ids: list[Key]) -> Seen | None:
+        """What is stored of these listed items; None where there is no pipeline to ask."""
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
         if pipeline is None:
             return None
@@ -114,36 +117,39 @@ class SkipStored:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
 
-    def _reject(self, spider: BooksSpider, one: str, reason: str) -> None:
-        """MongoDB does not let a stored book be marked as listed: that costs this book alone."""
+    def _reject(self, spider: CatalogueSpider, one: Key, reason: str) -> None:
+        """MongoDB does not let a stored item be marked as listed: that costs this item alone."""
         self.stats.inc_value("mongo/rejected")
-        logger.warning("MongoDB refuses to mark book %s as listed: %s", one, reason)
-        spider.settle(one, REJECTED, reason)
+        noun = spider.schema.noun
+        logger.warning("MongoDB refuses to mark %s %s as listed: %s", noun, one, reason)
+        spider.outcomes.settle(one, REJECTED, reason)
 
-    def _needs_fetching(self, listed: dict[str, Any], stored: dict[str, Any] | None) -> bool:
+    def _needs_fetching(
+        self, spider: CatalogueSpider, listed: dict[str, Any], stored: dict[str, Any] | None
+    ) -> bool:
         if stored is None:
             return True
-        refresh = getattr(self.crawler.spider, "refresh", "changed")
+        refresh = spider.arguments.refresh
         if refresh != "changed" or not listed:
             return bool(refresh != "missing")
-        if self._is_stale(stored.get("crawled_at")):
+        if self._is_stale(spider, stored.get("crawled_at")):
             return True
         unread: list[str] = []
-        book = Book.from_api({"id": "0", **listed}, unread)
+        item = spider.item_class.from_api({spider.schema.key: 0, **listed}, unread)
         names = listed.keys() - unread
-        return any(getattr(book, name) != stored.get(name) for name in names)
+        return any(getattr(item, name) != stored.get(name) for name in names)
 
-    def _is_stale(self, crawled_at: Any) -> bool:
+    def _is_stale(self, spider: CatalogueSpider, crawled_at: Any) -> bool:
         """True for what is old, was not crawled by this project, or has a time ahead of now."""
         if not isinstance(crawled_at, datetime):
             return True
-        ahead = HOSTS_APART if getattr(self.crawler.spider, "crew", None) else timedelta(0)
+        ahead = HOSTS_APART if spider.outcomes.crew else timedelta(0)
         age = now() - crawled_at
         return bool(self.fresh_for) and not -ahead <= age <= self.fresh_for
 
 
 class Sweeps:
-    """Repeats the spider's walk until every listed book is in the collection.
+    """Repeats the spider's walk until every listed item is in the collection.
 
     After each walk it asks MongoDB which of the listed ids it holds now, see `judge`. A crawl that
     is not complete after MAX_SWEEPS walks, or that one more walk can't complete, ends as
@@ -153,7 +159,7 @@ class Sweeps:
     """
 
     # Counted anew in each sweep, for each meets the whole catalogue.
-    PER_SWEEP = ("books/listed", "books/invalid")
+    PER_SWEEP = ("catalogue/listed", "catalogue/invalid")
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
@@ -167,44 +173,47 @@ class Sweeps:
         return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        spider = self.crawler.spider
-        if not isinstance(spider, BooksSpider):
+        spider = catalogue_of(self.crawler)
+        if spider is None:
             async for output in start:
                 yield output
             yield END_OF_WALK
             return
-        walking = self._share(spider, spider.crew) if spider.crew else self._sweep(spider, start)
+        crew = spider.outcomes.crew
+        walking = self._share(spider, crew) if crew else self._sweep(spider, start)
         async for output in walking:
             yield output
         if self.verdict and self.verdict.reason != "finished":
             raise CloseSpider(self.verdict.reason)
 
-    async def _share(self, spider: BooksSpider, crew: Crew) -> AsyncIterator[Any]:
+    async def _share(self, spider: CatalogueSpider, crew: Crew) -> AsyncIterator[Any]:
         """Walk while this worker leads, until the shared crawl has ended."""
         while crew.ended is None:
             if not crew.leading:
                 await crew.next_beat()
                 continue
-            spider.listing = Listing()
+            spider.outcomes.listing = Listing(is_number=spider.schema.kind.type is int)
             async for output in self._sweep(spider, spider.start()):
                 yield output
             if self.verdict:
-                expected = self.stats.get_value("books/expected", 0)
+                expected = self.stats.get_value("catalogue/expected", 0)
                 if not await crew.end(self.verdict.reason, expected, self.verdict.missing):
                     self.verdict = None
         if not self.verdict:
             self.verdict = Verdict(crew.ended["reason"], crew.ended["missing"], False, "")
             logger.info("The shared crawl ended: %s", self.verdict.reason)
             if crew.ended["expected"] is not None:
-                self.stats.set_value("books/expected", crew.ended["expected"])
+                self.stats.set_value("catalogue/expected", crew.ended["expected"])
             self._count_missing(self.verdict)
 
-    async def _sweep(self, spider: BooksSpider, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _sweep(
+        self, spider: CatalogueSpider, start: AsyncIterator[Any]
+    ) -> AsyncIterator[Any]:
         """Walk until there is a verdict, or until another worker leads."""
         walks: list[Walk] = []
         for sweep in range(1, self.most_sweeps + 1):
             self._begin(sweep, spider)
-            if spider.ids is None:
+            if spider.arguments.ids is None:
                 walks.append(spider.walk)
             async for output in start:
                 if spider.walk.is_abandoned:
@@ -221,38 +230,31 @@ class Sweeps:
             logger.info("Sweep %d: %s. Walking again", sweep, verdict.line)
             start = spider.start()
 
-    def _begin(self, sweep: int, spider: BooksSpider) -> None:
+    def _begin(self, sweep: int, spider: CatalogueSpider) -> None:
         spider.begin_walk(sweep)
-        self.stats.set_value("books/sweeps", sweep)
+        self.stats.set_value("catalogue/sweeps", sweep)
         for name in self.PER_SWEEP:
             self.stats.set_value(name, 0)
 
-    async def _idle(self, spider: BooksSpider) -> None:
-        """Return when every request is answered and every book stored."""
-        if spider.crew:
-            await spider.crew.idle()
+    async def _idle(self, spider: CatalogueSpider) -> None:
+        """Return when every request is answered and every item stored."""
+        if spider.outcomes.crew:
+            await spider.outcomes.crew.idle()
             return
-        engine = self.crawler.engine
-        assert engine.scheduler is not None  # an empty one is false
-        assert engine.scraper.slot
-        while (
-            engine.downloader.active
-            or engine.scheduler.has_pending_requests()
-            or not engine.scraper.slot.is_idle()
-        ):
+        while not is_idle(self.crawler):
             await self.crawler.signals.wait_for(signals.scheduler_empty)
 
     @property
     def _pipeline(self) -> MongoPipeline | None:
         return self.crawler.get_item_pipeline(MongoPipeline)
 
-    async def _judge(self, spider: BooksSpider, walks: list[Walk]) -> Verdict:
+    async def _judge(self, spider: CatalogueSpider, walks: list[Walk]) -> Verdict:
         """Ask MongoDB which of the listed ids it holds now, and give the verdict."""
-        pipeline, listing = self._pipeline, spider.listing
+        pipeline, listing = self._pipeline, spider.outcomes.listing
         if pipeline is None:
             return Verdict("finished", None, False, "")
         pipeline.drift.end_sweep()
-        listing.end_sweep(believes_gone=spider.accepts_drift)
+        listing.end_sweep(believes_gone=spider.arguments.accepts_drift)
         try:
             held = 0
             for ids in listing.chunks(MOST_ASKED):
@@ -264,21 +266,26 @@ class Sweeps:
             raise CloseSpider("mongo_unavailable") from None
         if listing.drift:
             return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
-        drifted = is_drift(len(listing), before, self.drift_share) and not spider.accepts_drift
+        drifted = (
+            is_drift(len(listing), before, self.drift_share) and not spider.arguments.accepts_drift
+        )
         if drifted and spider.is_whole and not walks[-1].lost_pages:
-            return Verdict("drift", None, False, _shrunk(len(listing), before))
+            return Verdict("drift", None, False, _shrunk(len(listing), before, spider.schema.nouns))
         return judge(listing, walks, whole=spider.is_whole, others=self.others)
 
-    async def _end(self, spider: BooksSpider, walks: list[Walk], verdict: Verdict) -> None:
+    async def _end(self, spider: CatalogueSpider, walks: list[Walk], verdict: Verdict) -> None:
         """Say how the crawl ended, and remember a complete one."""
         self.verdict = verdict
         self._count_missing(verdict)
-        if not spider.crew:
-            self.stats.set_value("books/vanished", spider.listing.gone)
+        if not spider.outcomes.crew:
+            self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
         if spider.is_whole and not walks[-1].lost_pages and walks[-1].count != walks[-1].listed:
             count = "no" if walks[-1].count is None else walks[-1].count
             logger.warning(
-                "The site counts %s books, its index pages list %d", count, walks[-1].listed
+                "The site counts %s %s, its index pages list %d",
+                count,
+                spider.schema.nouns,
+                walks[-1].listed,
             )
         if verdict.reason != "finished":
             again = ". Run the crawl again" if verdict.reason == "incomplete" else ""
@@ -288,21 +295,28 @@ class Sweeps:
             logger.warning("%s", verdict.line)
         if spider.is_whole and self._pipeline:
             if self.others:
-                self.stats.set_value("books/unlisted", self.others)
-                logger.info("%d stored books are not listed by %s", self.others, spider.site)
-            await self._pipeline.store.note_complete(spider.name, spider.site, len(spider.listing))
+                self.stats.set_value("catalogue/unlisted", self.others)
+                logger.info(
+                    "%d stored %s are not listed by %s",
+                    self.others,
+                    spider.schema.nouns,
+                    spider.site,
+                )
+            await self._pipeline.store.note_complete(
+                spider.name, spider.site, len(spider.outcomes.listing)
+            )
 
     def _count_missing(self, verdict: Verdict) -> None:
         if verdict.missing is not None:
-            self.stats.set_value("books/missing", verdict.missing)
+            self.stats.set_value("catalogue/missing", verdict.missing)
 
 
-def _book_id(output: Any) -> str | None:
-    return output.meta.get("book_id") if isinstance(output, Request) else None
+def _key(output: Any) -> Key | None:
+    return output.meta.get("key") if isinstance(output, Request) else None
 
 
-def _shrunk(listed: int, before: int | None) -> str:
+def _shrunk(listed: int, before: int | None, nouns: str) -> str:
     return (
-        f"the site lists {listed} books, the last complete crawl found {before}. If that is "
+        f"the site lists {listed} {nouns}, the last complete crawl found {before}. If that is "
         f"right, crawl again with -a accept=drift"
     )

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 from itemadapter import ItemAdapter
 from scrapy.exceptions import CloseSpider, DropItem
 
-from spa5.connection import StoreError
-from spa5.documents import Document, HeldBack, Outcome, Rejected
-from spa5.drift import Drift, Drifted
-from spa5.groupcommit import GroupCommit
-from spa5.items import Book
-from spa5.listing import FAILED, HELD, REJECTED
-from spa5.store import BookStore
+from spa5.catalogue.drift import Drift, Drifted
+from spa5.catalogue.item import ANY, Item
+from spa5.catalogue.listing import FAILED, HELD, REJECTED
+from spa5.catalogue.spider import catalogue_of
+from spa5.mongo.connection import StoreError
+from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected
+from spa5.mongo.groupcommit import GroupCommit
+from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scrapy.crawler import Crawler
     from typing_extensions import Self
+
+    from spa5.crew import Crew
 
 logger = logging.getLogger(__name__)
 
@@ -38,20 +41,29 @@ class Dropped(DropItem):
 class MongoPipeline:
     """Upserts each item into MongoDB, and returns it when MongoDB has acknowledged it.
 
-    Items are dataclasses, dicts or Scrapy items with an `id`. Settings: MONGO_…, see BookStore, and
+    Items are those of a CatalogueSpider; another spider's are dataclasses, dicts or Scrapy items
+    with an `id`. Settings: MONGO_…, see Store, and
     DRIFT_SHARE.
     """
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
+        spider = catalogue_of(crawler)
+        self.schema = spider.schema if spider else ANY
         self.emptied: Counter[str] = Counter()  # documents that lost the field
         self.drift = Drift(
             crawler.settings.getfloat("DRIFT_SHARE"),
             self._count_emptied,
-            accepted=getattr(crawler.spider, "accepts_drift", False),
+            accepted=spider is not None and spider.arguments.accepts_drift,
         )
-        self.store = BookStore(crawler.settings, crawler.stats.inc_value, self.drift.admit)
+        self.store = Store(
+            crawler.settings,
+            crawler.spider.name if crawler.spider else "items",
+            self.schema,
+            crawler.stats.inc_value,
+            self.drift.admit,
+        )
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
             self._write, size=lambda document: len(document.content)
@@ -69,17 +81,17 @@ class MongoPipeline:
             raise CloseSpider("mongo_unavailable") from None
         except asyncio.CancelledError:  # by `run_crawl`, after a signal
             raise CloseSpider("shutdown") from None
-        logger.info("Books go to %s", self.store.place)
+        logger.info("%s go to %s", self.schema.nouns.capitalize(), self.store.place)
 
     async def process_item(self, item: Any) -> Any:
         try:
-            # A Book's values are plain already: no need to copy them all.
-            fields = vars(item) if isinstance(item, Book) else ItemAdapter(item).asdict()
-            document = Document.from_item(fields)
+            # An Item's values are plain already: no need to copy them all.
+            fields = vars(item) if isinstance(item, Item) else ItemAdapter(item).asdict()
+            document = Document.from_item(fields, self.schema)
             outcome = await self.commit.submit(document)
         except (Rejected, RecursionError) as error:
             self.stats.inc_value("mongo/rejected")
-            logger.warning("MongoDB can't hold %s: %s", _name(item), error)
+            logger.warning("MongoDB can't hold %s: %s", self._name(item), error)
             raise Dropped(str(error), REJECTED) from None
         except HeldBack as error:
             self._say_held_back(item, error)
@@ -101,7 +113,7 @@ class MongoPipeline:
             self.closing = asyncio.ensure_future(self._end(reason))
 
     async def _end(self, reason: str) -> None:
-        crew = getattr(self.crawler.spider, "crew", None)
+        crew = self._crew
         if reason == "drift" and crew and crew.leading:  # else the leader hears why it is held
             await crew.end(reason, None, None)
         await self.crawler.engine.close_spider_async(reason=reason)
@@ -110,16 +122,15 @@ class MongoPipeline:
         if self.stats.get_value("mongo/held_back") is None:
             logger.warning(
                 "%s is held back until this sweep has ended, and so are further ones: %s",
-                _name(item),
+                self._name(item),
                 error,
             )
         self.stats.inc_value("mongo/held_back")
 
     async def _count_emptied(self, field: str) -> int:
         """Count one more document that loses this field, in all workers of a shared crawl."""
-        if crew := getattr(self.crawler.spider, "crew", None):
-            count: int = await crew.count_emptied(field)
-            return count
+        if self._crew:
+            return await self._crew.count_emptied(field)
         self.emptied[field] += 1
         return self.emptied[field]
 
@@ -133,6 +144,10 @@ class MongoPipeline:
         self.stats.inc_value("mongo/batches")
         return await self.store.write(documents)
 
+    @property
+    def _crew(self) -> Crew | None:
+        spider = catalogue_of(self.crawler)
+        return spider.outcomes.crew if spider else None
 
-def _name(item: Any) -> str:
-    return f"book {ItemAdapter(item).get('id')!r:.40}"
+    def _name(self, item: Any) -> str:
+        return f"{self.schema.noun} {ItemAdapter(item).get(self.schema.key)!r:.40}"

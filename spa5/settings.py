@@ -13,15 +13,15 @@ COMMANDS_MODULE = "spa5.commands"
 TWISTED_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"  # motor needs asyncio
 
 # The site, and how politely it is asked.
-SITE_URL = environ.get("SITE_URL", "https://spa5.scrape.center")
-USER_AGENT = "spa5 (Scrapy; book catalogue)"
+SITE_URL = environ.get("SITE_URL")  # unset: the spider's own
+USER_AGENT = "spa5 (Scrapy)"
 DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
 ROBOTSTXT_OBEY = True
 DOWNLOAD_VERIFY_CERTIFICATES = True
-# See handlers.py; {} instead of this chooses Scrapy's own, on Twisted. Those for FTP and S3 would
+# See engine.py; {} instead of this chooses Scrapy's own, on Twisted. Those for FTP and S3 would
 # import it all the same.
 DOWNLOAD_HANDLERS = {
-    **dict.fromkeys(("http", "https"), "spa5.handlers.Aiohttp"),
+    **dict.fromkeys(("http", "https"), "spa5.engine.Aiohttp"),
     **dict.fromkeys(("ftp", "s3")),
 }
 CONCURRENT_REQUESTS = environ.get("CONCURRENT_REQUESTS", 5)  # the semaphore: requests in flight
@@ -59,7 +59,7 @@ RETRY_EXCEPTIONS = [
     OSError,
 ]
 REDIRECT_MAX_TIMES = 3
-# A book may have up to MongoDB's 16 MB, which JSON can spell at twice that length.
+# An item may have up to MongoDB's 16 MB, which JSON can spell at twice that length.
 DOWNLOAD_MAXSIZE = 33_554_432
 DOWNLOAD_WARNSIZE = 0
 
@@ -89,16 +89,16 @@ ITEM_PIPELINES = {"spa5.pipelines.MongoPipeline": 300}
 # MongoDB. The environment is the place for a URI with a password: command lines can be read by
 # every user of the machine.
 MONGO_URI = environ.get("MONGO_URI")
-MONGO_DATABASE = environ.get("MONGO_DATABASE", "books")
-MONGO_COLLECTION = environ.get("MONGO_COLLECTION", "books")
+MONGO_DATABASE = environ.get("MONGO_DATABASE")  # unset: the spider's name
+MONGO_COLLECTION = environ.get("MONGO_COLLECTION")  # the same
 MONGO_DATA_DIR = environ.get("MONGO_DATA_DIR")
 MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
 
-# Feeds (-O books.jsonl) of the books as they are stored.
+# Feeds (-O items.jsonl) of the items as they are stored.
 FEED_EXPORT_ENCODING = "utf-8"
 FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
 
-STATS_CLASS = "spa5.stats.Stats"
+STATS_CLASS = "spa5.engine.Stats"
 
 # For people: on a terminal a bar, and at the end a summary in words. The stats stay in the log, for
 # programs. Telnet and remote control are doors that nobody needs.
@@ -106,11 +106,11 @@ EXTENSIONS = {
     "scrapy.extensions.telnet.TelnetConsole": None,
     "scrapy.extensions.remote_control.RemoteControl": None,
     "spa5.extensions.CrawlDelay": 500,
-    "spa5.progress.Progress": 500,
+    "spa5.screen.progress.Progress": 500,
 }
 PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
 
-# The log: a line for each book would cost more than storing it. The environment's LOG_LEVEL may be
+# The log: a line for each item would cost more than storing it. The environment's LOG_LEVEL may be
 # meant for other programs: one that Python does not know is ignored.
 _level = environ.get("LOG_LEVEL", "").upper()
 LOG_LEVEL = _level if isinstance(getLevelName(_level), int) else "INFO"

@@ -11,7 +11,7 @@ import pytest
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
-from spa5.mongod import EmbeddedServer
+from spa5.mongo.server import EmbeddedServer
 from tests.crawls import Ended, run
 from tests.mongods import PASSWORD, mongod_with_users
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spa5.stats import Stats
+from spa5.engine import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
-from spa5.drift import MOST_EMPTIED
+from spa5.catalogue.drift import MOST_EMPTIED
 from tests.conftest import Database
 from tests.faults.running import Running, crawling
 from tests.mongods import Mongod, running_mongod

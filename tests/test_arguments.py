@@ -9,7 +9,8 @@ import pytest
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
-from spa5.arguments import book_ids, check_number, check_settings, positive
+from spa5.catalogue.arguments import check_number, check_settings, keys, positive
+from spa5.catalogue.item import DIGITS
 from tests.site import running_site
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def test_what_is_no_number_from_0_on_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["3,1, 2 ,1", ["3", 1, "2"], ("3", "1", "2", "3")])
 def test_ids_are_taken_once_and_in_order(value: Any) -> None:
-    assert book_ids(value) == ["3", "1", "2"]
+    assert keys(value, DIGITS) == ["3", "1", "2"]
 
 
 @pytest.mark.parametrize("value", ["", "1,", "$ne", "1;2", "1" * 21, "-1"])
 def test_what_is_no_id_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="use digits, separated by commas"):
-        book_ids(value)
+        keys(value, DIGITS)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_what_is_no_id_is_refused(value: str) -> None:
 )
 def test_a_file_holds_ids_one_a_line_or_separated_by_commas(file: Path, content: str) -> None:
     file.write_bytes(content.encode())
-    assert book_ids(f"@{file}") == ["3", "1", "2"]
+    assert keys(f"@{file}", DIGITS) == ["3", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_what_can_not_be_read_is_one_line(tmp_path: Path) -> None:
 
 def refusal(ids: str) -> str:
     with pytest.raises(UsageError) as refused:
-        book_ids(ids)
+        keys(ids, DIGITS)
     text = str(refused.value)
     assert text.startswith("ids=")
     assert text.isprintable()

@@ -45,13 +45,13 @@ def answer(site: Site, ids: list[str], body: Any, status: int = 200) -> None:
 
 def assert_is_incomplete(crawl: Ended, missing: int) -> None:
     assert (crawl.exitcode, crawl.reason) == (1, "incomplete"), crawl.log
-    assert crawl.stats["books/missing"] == missing
+    assert crawl.stats["catalogue/missing"] == missing
     assert "Traceback" not in crawl.log
 
 
 def assert_is_finished(crawl: Ended, sweeps: int = 1) -> None:
     assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
-    assert (crawl.stats["books/missing"], crawl.stats["books/sweeps"]) == (0, sweeps)
+    assert (crawl.stats["catalogue/missing"], crawl.stats["catalogue/sweeps"]) == (0, sweeps)
     assert "Traceback" not in crawl.log
 
 
@@ -76,7 +76,7 @@ def test_a_book_that_is_gone_takes_none_off_those_that_failed(
     answer(site, ids[20:29], {"detail": "Not found."}, status=404)
     crawl = database.crawl(site.url, "-a", "refresh=all")
     assert_is_incomplete(crawl, missing=10)
-    assert crawl.stats["books/vanished"] == 9
+    assert crawl.stats["catalogue/vanished"] == 9
     assert len(database.stored()) == 90  # what is gone keeps its document
 
 
@@ -247,7 +247,7 @@ def test_an_index_page_with_more_entries_than_were_asked_for_is_not_believed(
     site.control(override={"/api/book/": None})
     assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
     assert site.stats()["detail"] == 0
-    assert "books/missing" not in crawl.stats
+    assert "catalogue/missing" not in crawl.stats
 
 
 def test_a_signal_leaves_untold_what_is_not_known(site: Site, database: Database) -> None:
@@ -257,7 +257,7 @@ def test_a_signal_leaves_untold_what_is_not_known(site: Site, database: Database
         running.process.terminate()
         crawl = running.end()
     assert (crawl.exitcode, crawl.reason) == (0, "shutdown")
-    assert "books/missing" not in crawl.stats
+    assert "catalogue/missing" not in crawl.stats
     assert "missing" not in crawl.log
 
 
@@ -267,7 +267,7 @@ def test_stored_books_that_the_site_does_not_list_are_told(site: Site, database:
     crawl = database.crawl(site.url)
     assert_is_finished(crawl)
     assert f"30 stored books are not listed by {site.url}" in crawl.log
-    assert crawl.stats["books/unlisted"] == 30
+    assert crawl.stats["catalogue/unlisted"] == 30
 
 
 def test_many_given_ids_are_asked_of_mongodb_in_one_query(site: Site, database: Database) -> None:

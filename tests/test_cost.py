@@ -14,10 +14,12 @@ from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.project import get_project_settings
 
-from spa5 import api
-from spa5.documents import Document
+from spa5.catalogue.answers import Answers
+from spa5.catalogue.item import schema_of
 from spa5.items import Book
-from spa5.store import BookStore
+from spa5.mongo.documents import Document
+from spa5.mongo.store import Store
+from spa5.spiders.books import BooksSpider
 from tests.crawls import ROOT
 from tests.site import Catalogue, running_site
 
@@ -82,12 +84,12 @@ def test_a_batch_that_waits_is_written_at_once(
     async def write() -> list[dict[str, int]]:
         settings = {**get_project_settings(), "MONGO_URI": database.uri}
         settings |= {"MONGO_DATABASE": database.name}
-        store = BookStore(Settings(settings), lambda stat, by: None)
+        store = Store(Settings(settings), "books", schema_of(Book), lambda stat, by: None)
         await store.open()
         try:
             costs = []
             for _ in range(3):
-                documents = [Document.from_item(book) for book in books]
+                documents = [Document.from_item(book, schema_of(Book)) for book in books]
                 before = commands(mongo)
                 await store.write(documents)
                 costs.append(spent(before, commands(mongo)))
@@ -139,8 +141,9 @@ def test_a_response_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = json.loads
     monkeypatch.setattr(json, "loads", lambda text: calls.append(text) or loads(text))
     response = JsonResponse("http://x/api/book/1/", body=b'{"id": "1"}')
-    assert api.flaw(response) is None
-    assert api.answer(response) == {"id": "1"}
+    answers = Answers(BooksSpider())
+    assert answers.flaw(response, {"key": "1"}) is None
+    assert answers.detail(response, {"key": "1"}) == {"id": "1"}
     assert len(calls) == 1
 
 

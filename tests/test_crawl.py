@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scrapy.utils.project import get_project_settings
 
-from spa5 import api
-from spa5.doctor import spider_of
-from spa5.walk import Page
+from spa5.catalogue.walk import Page
+from spa5.doctor.machine import spider_of
 from tests.crawls import ROOT, run
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -111,7 +110,7 @@ def test_the_whole_catalogue_is_stored_as_it_was_served(big_site: Site, database
     assert (asked["index"], asked["detail"]) == (91, 9040)
     assert (asked["redirects"], asked["repeats"]) == (0, 0)
     assert all("spa5" in agent for agent in asked["user_agents"])
-    names = ("books/expected", "books/listed", "mongo/inserted", "item_scraped_count")
+    names = ("catalogue/expected", "catalogue/listed", "mongo/inserted", "item_scraped_count")
     assert [crawl.stats[name] for name in names] == [9040] * 4
     assert crawl.stats["mongo/batches"] < 9040 / 2
     assert not crawl.lines("ERROR")
@@ -143,7 +142,7 @@ def test_index_pages_are_asked_for_in_parallel(site: Site, database: Database) -
     )
     asked = site.stats()
     assert (asked["index"], asked["peak"]) == (9, 8)
-    assert crawl.stats["books/vanished"] == 9
+    assert crawl.stats["catalogue/vanished"] == 9
 
 
 @pytest.mark.parametrize("settings", [{"CONCURRENT_REQUESTS": "3"}, {}])
@@ -225,12 +224,12 @@ def test_wrong_arguments_end_at_once_with_one_line(
 def test_a_site_with_a_name_of_other_letters_is_asked_by_its_ascii_name() -> None:
     settings = get_project_settings()
     settings.set("SITE_URL", "https://bücher.example/", priority="cmdline")
-    spider = spider_of(settings)
+    spider = spider_of(settings, None)
     assert spider.detail_request("1", {}).url == "https://xn--bcher-kva.example/api/book/1/"
     assert spider.index_request(Page(0, 1)).url.startswith(
         "https://xn--bcher-kva.example/api/book/?"
     )
-    assert api.is_api(spider.site, spider.detail_request("1", {}).url)
+    assert spider.answers.is_api(spider.detail_request("1", {}).url)
 
 
 def test_a_site_s_password_is_refused_and_not_quoted(database: Database) -> None:
@@ -270,7 +269,7 @@ def test_robots_txt_is_obeyed(site: Site, database: Database) -> None:
     crawl = database.crawl(site.url)
     assert site.stats()["requests"] == 0
     assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
-    assert (crawl.stats["books/index_failed"], crawl.stats["books/sweeps"]) == (1, 1)
+    assert (crawl.stats["catalogue/index_failed"], crawl.stats["catalogue/sweeps"]) == (1, 1)
     assert "robots.txt" in crawl.lines("ERROR")[0]
 
 
@@ -308,7 +307,7 @@ def test_what_is_wrong_in_one_book_leaves_its_neighbours_alone(
     assert stored[ids[8]]["introduction"] is None
     assert not stored[ids[5]].get("extra", {}).keys() & {"big", "deep"}
     assert content(stored[ids[9]]) == as_stored(site.catalogue.detail(ids[9]))
-    names = ("books/invalid", "books/field_errors", "mongo/rejected", "mongo/inserted")
+    names = ("catalogue/invalid", "catalogue/field_errors", "mongo/rejected", "mongo/inserted")
     assert [crawl.stats.get(name) for name in names] == [3, 4, 1, 226]
     assert len([line for line in crawl.lines("WARNING") if "no usable book" in line]) == 3
     assert len([line for line in crawl.lines("WARNING") if ids[4] in line]) == 1
@@ -325,7 +324,7 @@ def test_listed_entries_without_a_usable_id_are_counted_and_not_asked_for(
     site.control(override={"/api/book/": {"body": json.dumps(page)}})
     crawl = database.crawl(site.url)
     assert list(database.stored()) == site.catalogue.ids[:1]
-    assert crawl.stats["books/invalid"] == 8
+    assert crawl.stats["catalogue/invalid"] == 8
     assert (site.stats()["detail"], site.stats()["not_found"]) == (1, 0)
 
 
@@ -393,7 +392,7 @@ def test_the_captured_samples_are_stored_right(site: Site, database: Database) -
     site.control(override=answers)
     crawl = database.crawl(site.url)
     assert crawl.exitcode == 0
-    assert crawl.stats.get("books/field_errors", 0) == 0
+    assert crawl.stats.get("catalogue/field_errors", 0) == 0
     stored = database.stored()
     assert sorted(stored) == sorted(ids)
     for book in {book["id"]: book for book in [*listed, *details]}.values():

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spa5.catalogue.item import schema_of
 from spa5.crew import Crew, RedisUnavailable, wire
 from spa5.crew.mail import Mail
-from spa5.items import LISTED
+from spa5.items import Book
 from tests.redises import RedisServer, needs_redis, running_redis
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 MOST_SECONDS = 30  # then a test hangs
+BOOK = schema_of(Book)
 SCOPE, OTHER_SCOPE = "0" * 16, "1" * 16
 
 
@@ -39,6 +41,10 @@ def redis(server: RedisServer) -> Iterator[Redis]:
         yield client
 
 
+def unpack(raw: str) -> tuple[Any, dict[str, Any]]:
+    return wire.unpack_request(raw.encode(), BOOK.listed, BOOK.kind.clean)
+
+
 class Worker:
     """One that has joined; a test does its work."""
 
@@ -48,7 +54,7 @@ class Worker:
         self.busy = False
         self.totals: dict[str, int] = {}
         self.heard: list[tuple[str, str, str]] = []
-        self.mail = Mail(LISTED, self.count)
+        self.mail = Mail(BOOK, self.count)
         self.crew = Crew(
             server.url, prefix, scope, self.mail, lambda: self.busy, lambda: self.totals, self.count
         )
@@ -246,7 +252,7 @@ def test_who_leaves_gives_back_what_he_took(server: RedisServer, redis: Redis) -
 def test_only_the_leader_ends_the_crawl(server: RedisServer, redis: Redis) -> None:
     async def scenario() -> None:
         async with crew(server, 2) as (leader, other):
-            leader.totals = {"mongo/inserted": 3, "books/expected": 4}
+            leader.totals = {"mongo/inserted": 3, "catalogue/expected": 4}
             other.totals = {"mongo/inserted": 1}
             await leader.beat()
             await other.beat()
@@ -398,14 +404,14 @@ REQUESTS = [
 @pytest.mark.parametrize("raw", REQUESTS)
 def test_a_request_is_an_id_and_the_known_fields(raw: str) -> None:
     with pytest.raises(wire.Refused):
-        wire.unpack_request(raw.encode(), LISTED)
+        unpack(raw)
 
 
 def test_a_request_reads_back_as_it_was_shared() -> None:
     listed = {"name": "三体\ud800", "authors": [None, {"a": 1e400}], "score": "9.1"}
-    assert wire.unpack_request(wire.pack_request("1", listed).encode(), LISTED) == ("1", listed)
+    assert unpack(wire.pack_request("1", listed)) == ("1", listed)
     huge = {"name": "x" * wire.MOST_BYTES}
-    assert wire.unpack_request(wire.pack_request("1", huge).encode(), LISTED) == ("1", {})
+    assert unpack(wire.pack_request("1", huge)) == ("1", {})
 
 
 @pytest.mark.parametrize("garbage", [*GARBAGE, b'{"reason": "finished"}'])
@@ -513,4 +519,4 @@ def test_a_worker_of_an_older_version_is_not_met(server: RedisServer, redis: Red
 
 def test_whatever_was_told_reads_back() -> None:
     told = [("1", "done", ""), ("20", "failed", "status 500")]
-    assert wire.unpack_outcomes(json.dumps(told).encode()) == told
+    assert wire.unpack_outcomes(json.dumps(told).encode(), BOOK.kind.clean) == told

@@ -123,7 +123,7 @@ def test_many_ids_come_from_a_file_and_are_one_query(crawled: Database, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give the ids of books"),
+        ((), "give ids, or @FILE"),
         (("1", "$ne"), "use digits"),
         (("@missing.txt",), "No such file"),
         (("1", "@ids.txt"), "use digits"),

@@ -18,8 +18,8 @@ import pytest
 from pymongo import MongoClient
 from scrapy.settings import Settings
 
-from spa5 import doctor
-from spa5.mongod import EmbeddedServer
+from spa5.doctor import machine
+from spa5.mongo.server import EmbeddedServer
 from tests.crawls import ROOT, run, scrapy
 from tests.faults.disk import small_disk
 from tests.faults.test_doors import https_site, self_signed
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from spa5.doctor import Line
+    from spa5.doctor.machine import Line
     from tests.conftest import Database
 
 NOWHERE = "https://nowhere"  # not valid, which is known at once
@@ -75,7 +75,7 @@ def examine(site: str, **settings: str) -> dict[str, Line]:
     wanted.setdict({"SITE_URL": site, "MONGO_URI": NOWHERE} | settings, priority="cmdline")
 
     async def collect() -> list[Line]:
-        return [line async for line in doctor.examine(wanted)]
+        return [line async for line in machine.examine(wanted)]
 
     lines = asyncio.run(collect())
     for line in lines:
@@ -228,7 +228,7 @@ def test_packages_are_compared_with_the_requirements(
     requirements.write_text(
         "# Comment\n\nScrapy>=2  # another\nmotor>=99\nnot-there\nnor-this; sys_platform == 'no'\n"
     )
-    monkeypatch.setattr(doctor, "_REQUIREMENTS", requirements)
+    monkeypatch.setattr(machine, "_REQUIREMENTS", requirements)
     lines = examine("http://127.0.0.1:1")
     assert_fails(lines, "packages", "motor 3", "is not >=99", "not-there is not installed")
     assert_fails(lines, "packages", "pip install -r requirements.txt")
@@ -294,7 +294,7 @@ def test_the_site_is_asked_for_little_and_as_a_crawl_asks(site: Site) -> None:
     examine(site.url)
     asked = site.stats()
     assert (asked["index"], asked["detail"], asked["other"]) == (1, 1, 1)
-    assert asked["user_agents"] == ["spa5 (Scrapy; book catalogue)"]
+    assert asked["user_agents"] == ["spa5 (Scrapy)"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spa5.groupcommit import GroupCommit
+from spa5.mongo.groupcommit import GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from spa5.items import Book, InvalidBook, storable
+from spa5.catalogue.fields import storable
+from spa5.catalogue.item import InvalidItem
+from spa5.items import Book
 
 
 def from_api(**fields: Any) -> tuple[Book, list[str]]:
@@ -91,14 +93,14 @@ BAD_IDS = [
 
 @pytest.mark.parametrize("value", BAD_IDS, ids=lambda value: repr(type(value)))
 def test_without_a_usable_id_there_is_no_book_and_the_reason_is_short(value: Any) -> None:
-    with pytest.raises(InvalidBook) as raised:
+    with pytest.raises(InvalidItem) as raised:
         Book.from_api({"id": value})
     assert len(str(raised.value)) < 200
 
 
 @pytest.mark.parametrize("data", [None, [], "book", 5, {}])
 def test_what_is_no_object_or_has_no_id_is_no_book(data: Any) -> None:
-    with pytest.raises(InvalidBook):
+    with pytest.raises(InvalidItem):
         Book.from_api(data)
 
 

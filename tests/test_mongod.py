@@ -18,8 +18,8 @@ import pymongo
 import pytest
 from scrapy.settings import Settings
 
-from spa5 import mongod
-from spa5.mongod import EmbeddedServer, MongodError, data_dir, find_binary
+from spa5.mongo import server
+from spa5.mongo.server import EmbeddedServer, MongodError, data_dir, find_binary
 from tests.crawls import run as run_scrapy
 from tests.site import running_site
 from tests.terminal import CTRL_C, Terminal, scrapy_on_terminal
@@ -36,7 +36,7 @@ PROJECT = Path(__file__).parents[1]
 USER = """
 import asyncio, functools, signal, sys
 from pathlib import Path
-from spa5.mongod import EmbeddedServer
+from spa5.mongo.server import EmbeddedServer
 
 async def main():
     tell = functools.partial(print, flush=True)
@@ -379,7 +379,7 @@ def test_doctor_names_a_server_without_a_crawl_and_leaves_it_so(directory: Path)
 def test_a_visitor_of_a_paused_server_leaves_it_alone(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0)
     with python("-c", USER, directory) as crawl:
         uri = next_line(crawl)
         (pid,) = servers(directory)
@@ -440,7 +440,7 @@ def test_a_server_that_lost_its_socket_is_stopped_all_the_same(directory: Path) 
 def test_an_orphan_that_lost_its_socket_is_replaced(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0)
     with python("-c", USER, directory) as crawl:
         next_line(crawl)
         (pid,) = servers(directory)
@@ -460,7 +460,7 @@ def test_an_orphan_that_lost_its_socket_is_replaced(
 def test_another_mongod_on_the_directory_is_left_alone_and_reported(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0)
     directory.mkdir()
     with python("-c", "input()") as other, (directory / "mongod.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -477,7 +477,7 @@ def test_another_mongod_on_the_directory_is_left_alone_and_reported(
 def test_a_start_that_was_paused_is_waited_for_and_then_named(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0)
     pause = f'#!/bin/sh\nkill -STOP $PPID\nexec {find_binary()} "$@"\n'
     wheel = fake_wheel(tmp_path, pause)
     with python("-c", USER, directory, PYTHONPATH=wheel) as crawl:
@@ -496,7 +496,7 @@ def test_a_start_that_was_paused_is_waited_for_and_then_named(
 def test_a_start_that_was_paused_does_not_keep_another_crawl_from_ending(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_LEAVE_SECONDS", 0)
+    monkeypatch.setattr(server, "_LEAVE_SECONDS", 0)
 
     async def use() -> None:
         server, paused = EmbeddedServer(directory), EmbeddedServer(directory)
@@ -514,7 +514,7 @@ def test_a_start_that_was_paused_does_not_keep_another_crawl_from_ending(
 def test_a_start_without_an_end_is_given_up(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_LAUNCH_SECONDS", 0.1)
+    monkeypatch.setattr(server, "_LAUNCH_SECONDS", 0.1)
     monkeypatch.syspath_prepend(fake_wheel(tmp_path, "#!/bin/sh\nexec sleep 60\n"))
     error = run(start_error(EmbeddedServer(directory)))
     assert error.startswith(f"{tmp_path}/fiftyone/db/bin/mongod has not started within 0.1 s. ")
@@ -524,7 +524,7 @@ def test_a_start_without_an_end_is_given_up(
 def test_a_paused_server_that_others_use_is_left_alone_and_named(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_READY_SECONDS", 0.1)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0.1)
     with python("-c", USER, directory) as crawl:
         uri = next_line(crawl)
         (pid,) = servers(directory)
@@ -542,8 +542,8 @@ def test_a_paused_server_that_others_use_is_left_alone_and_named(
 def test_a_paused_server_that_nobody_uses_is_replaced(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongod, "_READY_SECONDS", 0)
-    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0)
+    monkeypatch.setattr(server, "_READY_SECONDS", 0)
+    monkeypatch.setattr(server, "_STOP_SECONDS", 0)
     with python("-c", USER, directory) as crawl:
         next_line(crawl)
         (pid,) = servers(directory)
@@ -561,7 +561,7 @@ def test_a_paused_server_that_nobody_uses_is_replaced(
 
 
 def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(server, "_STOP_SECONDS", 0.1)
 
     async def use() -> None:
         server = EmbeddedServer(directory)
@@ -663,7 +663,7 @@ def test_the_module_can_be_imported_everywhere() -> None:
     windows = (
         "import asyncio, scrapy.utils.conf, sys;"
         "sys.platform = 'win32'; sys.modules['fcntl'] = None;"
-        "import spa5.mongod, spa5.commands.mongod; print('fine')"
+        "import spa5.mongo.server, spa5.commands.mongod; print('fine')"
     )
     with python("-c", windows) as process:
         assert process.communicate() == ("fine\n", "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spa5.plain import PlainRecord, plain
+from spa5.catalogue.text import PlainRecord, plain
 from tests.crawls import run
 from tests.site import running_site
 from tests.terminal import scrapy_on_terminal

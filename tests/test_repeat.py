@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo import MongoClient
 
-from spa5.mongod import EmbeddedServer
+from spa5.mongo.server import EmbeddedServer
 from tests.crawls import ended, run, scrapy
 from tests.site import RunningSite as Site
 from tests.site import running_site
@@ -52,7 +52,7 @@ def test_an_unchanged_catalogue_costs_its_index_pages_and_no_detail(
     again = database.crawl(site.url)
     assert requests(site) == (3, 0)
     assert (again.exitcode, again.reason) == (0, "finished")
-    counts = ("books/skipped", "books/missing", "books/sweeps", "mongo/batches")
+    counts = ("catalogue/skipped", "catalogue/missing", "catalogue/sweeps", "mongo/batches")
     assert [again.stats.get(name) for name in counts] == [230, 0, 1, None]
     assert [first.stats.get(name) for name in counts][:3] == [None, 0, 1]
     for one, book in database.stored().items():
@@ -72,7 +72,7 @@ def test_refresh_changed_fetches_what_is_listed_otherwise_than_stored(
     site.catalogue.edit(edited)
     again = database.crawl(site.url)
     assert requests(site) == (3, 5)
-    names = ("mongo/changed", "books/skipped", "books/missing")
+    names = ("mongo/changed", "catalogue/skipped", "catalogue/missing")
     assert [again.stats[name] for name in names] == [5, 225, 0]
     for one, book in database.stored().items():
         assert content(book) == as_stored(site.catalogue.detail(one))
@@ -89,7 +89,7 @@ def test_refresh_missing_fetches_only_what_is_not_stored(site: Site, database: D
     requests(site)
     again = database.crawl(site.url, "-a", "refresh=missing")
     assert requests(site) == (3, 7)
-    assert (again.stats["mongo/inserted"], again.stats["books/skipped"]) == (7, 223)
+    assert (again.stats["mongo/inserted"], again.stats["catalogue/skipped"]) == (7, 223)
     assert again.exitcode == 0
 
 
@@ -103,7 +103,7 @@ def test_refresh_all_fetches_everything_and_rewrites_only_what_differs(
     requests(site)
     again = database.crawl(site.url, "-a", "refresh=all")
     assert requests(site) == (3, 230)
-    names = ("mongo/inserted", "mongo/changed", "mongo/unchanged", "books/skipped")
+    names = ("mongo/inserted", "mongo/changed", "mongo/unchanged", "catalogue/skipped")
     assert [again.stats.get(name) for name in names] == [None, 2, 228, None]
     for one, book in database.stored().items():
         assert (book["changed_at"] > before[one]["changed_at"]) == (one in hidden)
@@ -169,14 +169,14 @@ def test_ids_that_are_stored_are_fetched_again_unless_only_missing_ones_are_aske
     assert requests(site) == (0, 1)
     crawl = database.crawl(site.url, "-a", f"ids={','.join(ids)}")
     assert requests(site) == (0, 3)
-    assert (crawl.stats["mongo/unchanged"], crawl.stats["books/missing"]) == (3, 0)
+    assert (crawl.stats["mongo/unchanged"], crawl.stats["catalogue/missing"]) == (3, 0)
 
 
 def test_books_that_vanished_count_as_done(site: Site, database: Database) -> None:
     site.control(vanish=site.catalogue.ids[7:10])
     crawl = database.crawl(site.url)
     assert (crawl.exitcode, crawl.reason) == (0, "finished")
-    names = ("books/vanished", "books/missing", "books/sweeps")
+    names = ("catalogue/vanished", "catalogue/missing", "catalogue/sweeps")
     assert [crawl.stats[name] for name in names] == [3, 0, 1]
     assert len(database.stored()) == 227
 
@@ -193,10 +193,10 @@ def test_a_page_that_fails_in_the_first_sweep_is_made_up_for_in_the_next(
     crawl = database.crawl(site.url)
     assert (crawl.exitcode, crawl.reason) == (0, "finished")
     assert_holds_catalogue(database, site)
-    names = ("books/index_failed", "books/missing", "books/sweeps", "books/listed")
+    names = ("catalogue/index_failed", "catalogue/missing", "catalogue/sweeps", "catalogue/listed")
     assert [crawl.stats[name] for name in names] == [1, 0, 2, 230]
     assert requests(site) == (6, 230)
-    assert "books/skipped" not in crawl.stats
+    assert "catalogue/skipped" not in crawl.stats
 
 
 def test_a_first_page_that_fails_is_made_up_for_in_the_next_sweep(
@@ -204,7 +204,7 @@ def test_a_first_page_that_fails_is_made_up_for_in_the_next_sweep(
 ) -> None:
     site.control(override={"/api/book/?limit=100&offset=0": failing(times=1)})
     crawl = database.crawl(site.url)
-    assert (crawl.exitcode, crawl.stats["books/sweeps"]) == (0, 2)
+    assert (crawl.exitcode, crawl.stats["catalogue/sweeps"]) == (0, 2)
     assert_holds_catalogue(database, site)
 
 
@@ -215,7 +215,7 @@ def test_a_detail_that_fails_in_the_first_sweep_is_made_up_for_in_the_next(
     crawl = database.crawl(site.url)
     assert (crawl.exitcode, crawl.reason) == (0, "finished")
     assert_holds_catalogue(database, site)
-    assert (crawl.stats["books/failed"], crawl.stats["books/sweeps"]) == (2, 3)
+    assert (crawl.stats["catalogue/failed"], crawl.stats["catalogue/sweeps"]) == (2, 3)
 
 
 def test_a_crawl_that_can_not_be_completed_says_so_and_names_what_is_missing(
@@ -225,7 +225,7 @@ def test_a_crawl_that_can_not_be_completed_says_so_and_names_what_is_missing(
     site.control(override={f"/api/book/{one}/": failing() for one in lost})
     crawl = database.crawl(site.url, MAX_SWEEPS="2")
     assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
-    assert (crawl.stats["books/missing"], crawl.stats["books/sweeps"]) == (25, 2)
+    assert (crawl.stats["catalogue/missing"], crawl.stats["catalogue/sweeps"]) == (25, 2)
     (line,) = [line for line in crawl.lines("ERROR") if "ncomplete" in line]
     assert sum(one in line for one in lost) == 20
     assert "Traceback" not in crawl.log
@@ -239,7 +239,7 @@ def test_no_further_sweep_is_made_for_what_is_unusable_each_time(
     site.control(override={f"/api/book/{one}/": wrong})
     crawl = database.crawl(site.url)
     assert (crawl.exitcode, crawl.reason) == (1, "incomplete")
-    assert (crawl.stats["books/missing"], crawl.stats["books/sweeps"]) == (1, 1)
+    assert (crawl.stats["catalogue/missing"], crawl.stats["catalogue/sweeps"]) == (1, 1)
     assert one in crawl.lines("ERROR")[-1]
 
 
@@ -249,7 +249,7 @@ def test_books_that_arrive_at_the_top_during_the_crawl_are_all_there(
     site.control(insert_every=3, insert_most=8)
     crawl = database.crawl(site.url, "-a", "page_size=20")
     assert (crawl.exitcode, crawl.reason) == (0, "finished")
-    new = [f"99{number:06}" for number in range(1, crawl.stats["books/expected"] - 230 + 1)]
+    new = [f"99{number:06}" for number in range(1, crawl.stats["catalogue/expected"] - 230 + 1)]
     assert len(new) >= 4
     assert sorted(database.stored()) == sorted([*site.catalogue.ids, *new])
 
@@ -269,7 +269,7 @@ def test_books_that_slip_through_when_others_are_removed_are_found(
         override={f"/api/book/{ids[0]}/": {"body": json.dumps(site.catalogue.detail(ids[0]))}}
     )
     crawl = database.crawl(site.url)
-    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 2)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/sweeps"]) == (0, "finished", 2)
     assert sorted(database.stored()) == sorted(ids)
 
 
@@ -282,7 +282,7 @@ def test_a_wrong_count_ends_and_is_said(site: Site, database: Database, count: A
     assert "The site counts" in line
     huge = count == 10**12
     assert (crawl.exitcode, crawl.reason) == ((1, "incomplete") if huge else (0, "finished"))
-    assert crawl.stats["books/sweeps"] == (2 if huge else 1)
+    assert crawl.stats["catalogue/sweeps"] == (2 if huge else 1)
     # How many empty pages are asked for before the first of them is answered depends on speed.
     assert site.stats()["index"] < 100
 
@@ -291,12 +291,12 @@ def test_with_pages_completeness_is_about_these_pages(site: Site, database: Data
     path = f"/api/book/{site.catalogue.ids[5]}/"
     site.control(override={path: failing(times=1)})
     crawl = database.crawl(site.url, "-a", "pages=1")
-    assert (crawl.exitcode, crawl.stats["books/sweeps"], requests(site)) == (0, 2, (2, 101))
+    assert (crawl.exitcode, crawl.stats["catalogue/sweeps"], requests(site)) == (0, 2, (2, 101))
     assert sorted(database.stored()) == sorted(site.catalogue.ids[:100])
     site.control(override={path: failing()})
     database.books.delete_one({"id": site.catalogue.ids[5]})
     crawl = database.crawl(site.url, "-a", "pages=1")
-    assert (crawl.exitcode, crawl.stats["books/missing"]) == (1, 1)
+    assert (crawl.exitcode, crawl.stats["catalogue/missing"]) == (1, 1)
 
 
 def test_with_ids_completeness_is_about_these_ids(site: Site, database: Database) -> None:
@@ -308,7 +308,7 @@ def test_with_ids_completeness_is_about_these_ids(site: Site, database: Database
     site.control(override={f"/api/book/{one}/": failing()})
     database.books.delete_one({"id": one})
     crawl = database.crawl(site.url, "-a", f"ids={one},{other},{gone}")
-    assert (crawl.exitcode, crawl.reason, crawl.stats["books/missing"]) == (1, "incomplete", 1)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/missing"]) == (1, "incomplete", 1)
 
 
 def wait_for_books(database: Database, most: int) -> None:

@@ -25,12 +25,14 @@ from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
-from spa5.connection import StoreError
-from spa5.documents import Document, Rejected
-from spa5.items import LISTED, Book, storable
+from spa5.catalogue.fields import storable
+from spa5.catalogue.item import schema_of
+from spa5.items import Book
+from spa5.mongo.connection import StoreError
+from spa5.mongo.documents import Document, Rejected
+from spa5.mongo.store import Store
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from spa5.store import BookStore
 from tests.conftest import Database
 from tests.mongods import PASSWORD, old_server, replica_set
 from tests.site import Catalogue, running_site
@@ -70,6 +72,13 @@ def refused(database: Database, site: Site, **environment: str) -> Iterator[str]
     yield errors[0]
 
 
+BOOK = schema_of(Book)
+
+
+def encoded(fields: dict[str, Any]) -> Document:
+    return Document.from_item(fields, BOOK)
+
+
 def assert_keeps_secrets(crawl: Ended) -> None:
     said = "".join((crawl.log, crawl.output, json.dumps(crawl.stats))).lower()
     assert "hunter2" not in said
@@ -79,7 +88,7 @@ def assert_keeps_secrets(crawl: Ended) -> None:
 
 def refusal(settings: dict[str, str]) -> str:
     """Why a store with these settings does not open, and where it says that it is."""
-    store = BookStore(Settings(settings), lambda *_: None)
+    store = Store(Settings(settings), "books", BOOK, lambda *_: None)
 
     async def main() -> str:
         try:
@@ -270,9 +279,9 @@ def test_a_unique_index_on_id_under_another_name_is_good_enough(database: Databa
 
 
 @asynccontextmanager
-async def opened(database: Database) -> AsyncIterator[BookStore]:
+async def opened(database: Database) -> AsyncIterator[Store]:
     settings = {"MONGO_COLLECTION": "books", "MONGO_RETRY_SECONDS": 10, **database.environment}
-    store = BookStore(Settings(settings), lambda *_: None)
+    store = Store(Settings(settings), "books", BOOK, lambda *_: None)
     await store.open()
     try:
         yield store
@@ -280,7 +289,7 @@ async def opened(database: Database) -> AsyncIterator[BookStore]:
         await store.close()
 
 
-def with_store(database: Database, work: Callable[[BookStore], Awaitable[Any]]) -> Any:
+def with_store(database: Database, work: Callable[[Store], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         async with opened(database) as store:
             return await work(store)
@@ -290,9 +299,7 @@ def with_store(database: Database, work: Callable[[BookStore], Awaitable[Any]]) 
 
 def write(database: Database, *items: Any) -> list[Any]:
     """Write the items as one batch; the outcome of each, the class of an exception."""
-    documents = [
-        Document.from_item(vars(item) if isinstance(item, Book) else item) for item in items
-    ]
+    documents = [encoded(vars(item) if isinstance(item, Book) else item) for item in items]
     outcomes = with_store(database, lambda store: store.write(documents))
     return [one if isinstance(one, str) else type(one) for one in outcomes]
 
@@ -355,9 +362,7 @@ def test_of_two_with_one_id_in_a_batch_the_last_wins_and_each_is_counted(
 
 
 def test_two_stores_at_once_agree_on_one_collection(database: Database) -> None:
-    documents = [
-        [Document.from_item({"id": str(n), "name": name}) for n in range(400)] for name in "AB"
-    ]
+    documents = [[encoded({"id": str(n), "name": name}) for n in range(400)] for name in "AB"]
 
     async def main() -> Any:
         async with opened(database) as one, opened(database) as other:
@@ -490,7 +495,7 @@ def test_of_a_new_book_the_usable_part_of_what_can_not_be_read_is_stored(
     assert stored == vars(flawed)
     assert (stored["authors"], stored["score"]) == (["b"], None)
     assert stored["extra"] == {"authors": ["b", {}], "score": "good"}
-    document = Document.from_item(vars(flawed))
+    document = encoded(vars(flawed))
     assert document.differing(stored | {"authors": ["c"], "isbn": "x"}) == ["isbn"]
 
 
@@ -514,12 +519,12 @@ def test_a_book_of_16_mb_is_stored_and_a_byte_more_is_rejected_alone(database: D
 def test_a_book_that_only_its_bookkeeping_makes_too_large_is_rejected_alone(
     database: Database,
 ) -> None:
-    room = MOST_BYTES - len(Document.from_item({"id": "1", "introduction": ""}).content)
+    room = MOST_BYTES - len(encoded({"id": "1", "introduction": ""}).content)
     largest = {"id": "1", "introduction": "x" * room}
     assert write(database, {"id": "2"}, largest, {"id": "3"}) == ["inserted", Rejected, "inserted"]
     assert sorted(database.stored()) == ["2", "3"]
     with pytest.raises(Rejected, match="16 MB"):
-        Document.from_item(largest | {"introduction": "x" * (room + 1)})
+        encoded(largest | {"introduction": "x" * (room + 1)})
 
 
 def test_a_book_that_another_unique_index_refuses_is_rejected_alone(database: Database) -> None:
@@ -537,7 +542,7 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
     age(database)
     seen, refused = with_store(database, lambda store: store.see(["2", "1", "4"]))
     assert (sorted(seen), refused) == (["1", "2"], {})
-    assert {name: seen["1"][name] for name in LISTED} == listed(known)
+    assert {name: seen["1"][name] for name in BOOK.listed} == listed(known)
     assert (seen["1"]["crawled_at"], seen["1"]["listed_at"]) == (LONG_AGO, LONG_AGO)
     stored = database.stored()
     assert {one: moved(book) for one, book in stored.items()} == {
@@ -584,7 +589,7 @@ def test_of_any_number_of_ids_the_stored_ones_are_told(database: Database) -> No
     database.books.insert_one({"name": "no book"})
     ids = [str(number) for number in range(25_000)]
 
-    async def ask(store: BookStore) -> tuple[Any, ...]:
+    async def ask(store: Store) -> tuple[Any, ...]:
         await store.see(ids)
         return await store.held(iter(ids)), await store.get(ids), await store.total()
 
@@ -615,7 +620,7 @@ def test_without_its_unique_index_nothing_is_written_before_it_is_there_again(
     async def main() -> None:
         async with opened(database) as one, opened(database) as other:
             for number in range(1, 4):
-                documents = [Document.from_item({"id": str(n), "name": "a"}) for n in range(200)]
+                documents = [encoded({"id": str(n), "name": "a"}) for n in range(200)]
                 again = [document._replace(oid=ObjectId()) for document in documents]
                 results = await asyncio.gather(one.write(documents), other.write(again))
                 assert {type(outcome) for half in results for outcome in half} == {str}
@@ -641,13 +646,13 @@ def test_whatever_comes_first_makes_a_lost_index_again(
 ) -> None:
     write(database, Book("1"), Book("2", name="b"))
 
-    async def main(store: BookStore) -> None:
+    async def main(store: Store) -> None:
         database.books.drop_indexes()
         if lost == "collection":
             database.books.drop()
             database.books.database.create_collection("books")
         if work == "write":
-            await store.write([Document.from_item(vars(Book("2")))])
+            await store.write([encoded(vars(Book("2")))])
         else:
             await getattr(store, work)(["1", "2"])
 
@@ -658,11 +663,11 @@ def test_whatever_comes_first_makes_a_lost_index_again(
 
 
 def test_copies_that_came_while_the_index_was_gone_are_named(database: Database) -> None:
-    async def main(store: BookStore) -> None:
+    async def main(store: Store) -> None:
         database.books.drop_indexes()
         database.books.insert_many([{"id": "7"}, {"id": "7"}])
         with pytest.raises(StoreError, match="holds books twice"):
-            await store.write([Document.from_item(vars(Book("1")))])
+            await store.write([encoded(vars(Book("1")))])
 
     write(database, Book("2"))
     with_store(database, main)
@@ -687,7 +692,7 @@ def test_a_book_that_is_deleted_between_query_and_write_is_stored_all_the_same(
 
 
 async def write_late(
-    store: BookStore, database: Database, deleted: str, books: list[Book]
+    store: Store, database: Database, deleted: str, books: list[Book]
 ) -> list[Any]:
     """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
     get = store.get
@@ -699,7 +704,7 @@ async def write_late(
         return stored
 
     store.get = get_and_delete  # type: ignore[method-assign]
-    return list(await store.write([Document.from_item(vars(book)) for book in books]))
+    return list(await store.write([encoded(vars(book)) for book in books]))
 
 
 def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(
@@ -933,6 +938,6 @@ def test_a_server_that_does_not_answer_on_the_usual_port_is_not_passed_over() ->
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("spa5.connection.LOCAL_URI", address)
+            patch.setattr("spa5.mongo.connection.LOCAL_URI", address)
             error = refusal({"MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
     assert "does not answer as MongoDB does" in error

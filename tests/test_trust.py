@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spa5.drift import MOST_EMPTIED, Drift, Drifted
+from spa5.catalogue.drift import MOST_EMPTIED, Drift, Drifted
 from tests.site import RunningSite as Site
 from tests.site import running_site
 from tests.test_complete import answer, assert_is_finished, assert_is_incomplete
@@ -76,7 +76,7 @@ def test_a_field_that_the_site_empties_for_everybody_stops_the_crawl(
     (line,) = crawl.lines("ERROR")
     assert field in line
     assert "-a accept=drift" in line
-    assert "books/missing" not in crawl.stats
+    assert "catalogue/missing" not in crawl.stats
     after = fields(database, field)
     assert sum(after[one] != before[one] for one in before) <= MOST_EMPTIED
     accepted = database.crawl(site.url, "-a", "accept=drift", "-a", "refresh=all")
@@ -114,10 +114,10 @@ def test_many_books_gone_at_once_are_not_believed(site: Site, database: Database
     answer(site, site.catalogue.ids[:20], {"detail": "Not found."}, status=404)
     crawl = database.crawl(site.url, "-a", "refresh=all")
     assert_is_incomplete(crawl, missing=20)
-    assert crawl.stats["books/sweeps"] == 2
+    assert crawl.stats["catalogue/sweeps"] == 2
     assert len(database.stored()) == BOOKS
     accepted = database.crawl(site.url, "-a", "refresh=all", "-a", "accept=drift")
-    assert (accepted.exitcode, accepted.stats["books/vanished"]) == (0, 20)
+    assert (accepted.exitcode, accepted.stats["catalogue/vanished"]) == (0, 20)
     assert len(database.stored()) == BOOKS
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spa5.listing import DONE, FAILED, GONE, INVALID, Listing, Verdict, is_drift, judge
-from spa5.walk import Page, Walk
+from spa5.catalogue.listing import DONE, FAILED, GONE, INVALID, Listing, Verdict, is_drift, judge
+from spa5.catalogue.walk import Page, Walk
 
 MOST_PAGES = 200  # that a walk of these small catalogues may ask for
 

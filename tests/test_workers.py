@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spa5.drift import MOST_EMPTIED
+from spa5.catalogue.drift import MOST_EMPTIED
 from tests.faults.running import Running, crawling
 from tests.redises import RedisServer, needs_redis, running_redis
 from tests.site import RunningSite as Site
@@ -91,7 +91,7 @@ def crew(
 def assert_finished(*crawls: Ended) -> None:
     for crawl in crawls:
         assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
-        assert crawl.stats["books/missing"] == 0
+        assert crawl.stats["catalogue/missing"] == 0
         assert "Traceback" not in crawl.log
 
 
@@ -422,7 +422,7 @@ def test_an_answer_to_an_earlier_walk_counts_for_no_other(
             client.set(f"{prefix}:leader", "other")
             crawl = running.end()
         assert_finished(crawl)
-        assert crawl.stats["books/sweeps"] == 1  # the counts of the new walk were right
+        assert crawl.stats["catalogue/sweeps"] == 1  # the counts of the new walk were right
 
 
 def wait_for_pages(most: int, site: Site, running: Running) -> None:
@@ -464,7 +464,7 @@ def test_what_can_not_be_had_makes_each_worker_incomplete(
     small.control(override={f"/api/book/{one}/": None})
     for crawl in crawls:
         assert (crawl.exitcode, crawl.reason) == (1, "incomplete"), crawl.log
-        assert crawl.stats["books/missing"] == 1
+        assert crawl.stats["catalogue/missing"] == 1
 
 
 def test_books_that_vanished_are_not_missing_whoever_asked_for_them(
@@ -480,7 +480,7 @@ def test_books_that_vanished_are_not_missing_whoever_asked_for_them(
         small.control(override={f"/api/book/{one}/": None})
     assert_finished(*crawls)
     assert database.books.count_documents({}) == SMALL - 9
-    assert sum(crawl.stats.get("books/vanished", 0) for crawl in crawls) == 9
+    assert sum(crawl.stats.get("catalogue/vanished", 0) for crawl in crawls) == 9
 
 
 def test_a_drift_ends_all_workers_before_more_than_twenty_books_lost_a_field(

@@ -1,4 +1,4 @@
-"""`scrapy diff ID… | @FILE`: books on the site against the collection, field by field."""
+"""`scrapy diff ID… | @FILE`: items on the site against the collection, field by field."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.commands import only_look, refuse, run_crawl
+from spa5.commands import catalogue_spider, only_look, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
 
 
 class Command(ScrapyCommand):
-    """Fetches books and says how they differ from what is stored. It writes nothing.
+    """Fetches items and says how they differ from what is stored. It writes nothing.
 
     Exit code 0: all the same; 1: there are differences; 2: it could not be told.
     """
@@ -25,26 +25,32 @@ class Command(ScrapyCommand):
         return "ID… | @FILE"
 
     def short_desc(self) -> str:
-        return "Compare books on the site with what is stored"
+        return "Compare items on the site with what is stored"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         assert self.settings is not None
         self.settings.set("LOG_LEVEL", "WARNING", priority="project")
         super().process_options(args, opts)
         only_look(self.settings)
-        self.settings.set("ITEM_PIPELINES", {"spa5.compare.Compare": 300}, priority="cmdline")
+        self.settings.set("ITEM_PIPELINES", {"spa5.screen.diff.Diff": 300}, priority="cmdline")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        from spa5.compare import Compare  # `scrapy doctor` must start without the driver
+        from spa5.screen.diff import Diff  # `scrapy doctor` must start without the driver
 
         assert self.crawler_process
+        assert self.settings is not None
         try:
             if not args:
-                raise UsageError("give the ids of books, or @FILE with one a line")
-            crawler = self.crawler_process.create_crawler("books")
+                raise UsageError("give ids, or @FILE with one a line")
+            spider = catalogue_spider(self.settings, opts.spider)
+            crawler = self.crawler_process.create_crawler(spider)
             run_crawl(self.crawler_process, crawler, ids=",".join(args))
         except UsageError as error:
             self.exitcode = refuse(self, error)
             return
-        compare = crawler.get_item_pipeline(Compare)
-        self.exitcode = 2 if compare is None or compare.pending else int(compare.differ)
+        diff = crawler.get_item_pipeline(Diff)
+        self.exitcode = 2 if diff is None or diff.pending else int(diff.differ)

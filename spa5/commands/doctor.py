@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.plain import plain
+from spa5.catalogue.text import plain
 
 if TYPE_CHECKING:
     import argparse
 
-    from spa5.doctor import Line
+    from spa5.doctor.machine import Line
 
 
 _WIDE = 50  # columns; where there are fewer, an indent would leave too few
@@ -33,20 +33,24 @@ class Command(ScrapyCommand):
     def short_desc(self) -> str:
         return "Check what a crawl needs, and say what to do"
 
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         if args:
             raise UsageError("scrapy doctor takes no arguments", print_help=False)
         try:
-            asyncio.run(self._examine())
+            asyncio.run(self._examine(opts.spider))
         except KeyboardInterrupt:
             self.exitcode = 130
 
-    async def _examine(self) -> None:
-        from spa5.doctor import examine  # other commands need not wait for it
+    async def _examine(self, name: str | None) -> None:
+        from spa5.doctor.machine import examine  # other commands need not wait for it
 
         assert self.settings is not None
         failed = False
-        async for line in examine(self.settings):
+        async for line in examine(self.settings, name):
             print(_row(line), flush=True)
             failed |= line.status == "FAIL"
         # A thread that waits for DNS can't be ended, and Python would wait for it.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from scrapy.commands import fetch
 
+from spa5.catalogue.text import plain
 from spa5.commands import only_look
-from spa5.plain import plain
 
 if TYPE_CHECKING:
     import argparse

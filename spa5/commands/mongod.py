@@ -1,4 +1,4 @@
-"""`scrapy mongod`: the embedded MongoDB server in the foreground, to look at the books."""
+"""`scrapy mongod`: the embedded MongoDB server in the foreground, to look at the items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.mongod import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
     import argparse

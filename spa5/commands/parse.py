@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from scrapy.commands import parse
 
-from spa5 import api
-from spa5.commands import only_look
+from spa5.commands import only_look, spider_for
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +17,7 @@ class Command(parse.Command):
         super().process_options(args, opts)
         only_look(self.settings, store=opts.pipelines)
         assert self.settings is not None
-        if args and args[0].startswith(self.settings["SITE_URL"]):
-            opts.spider = opts.spider or "books"
-            detail = api.asked_id(args[0])
-            opts.callback = opts.callback or ("parse_detail" if detail else "parse_index")
+        if args and (spider := spider_for(self.settings, args[0])):
+            opts.spider = opts.spider or spider.name
+            is_index = spider.answers.asked(args[0]) is None
+            opts.callback = opts.callback or ("parse_index" if is_index else "parse_detail")

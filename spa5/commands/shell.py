@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy.commands import shell
 
-from spa5 import api
-from spa5.commands import only_look
-from spa5.items import Book
+from spa5.catalogue.spider import CatalogueSpider
+from spa5.commands import only_look, spider_for
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    from scrapy.http import Response
+
+    from spa5.catalogue.answers import Flaw
 
 HELP = """\
 [s]   judge(response)                what is wrong with this answer of the API, or None
 [s]   list(parse_index(response))    the requests that an index page leads to
-[s]   list(parse_detail(response))   the Book that a detail holds
-[s]   Book.from_api(response.json()) the same, without the spider's checks
+[s]   list(parse_detail(response))   the item that a detail holds
+[s]   Item.from_api(response.json()) the same, without the spider's checks; Item is {item}
 """
 
 
@@ -27,13 +31,19 @@ class Command(shell.Command):
         only_look(self.settings)
         self.code = opts.code
         assert self.settings is not None
-        if args and args[0].startswith(self.settings["SITE_URL"]):
-            opts.spider = opts.spider or "books"
+        if args and (spider := spider_for(self.settings, args[0])):
+            opts.spider = opts.spider or spider.name
 
     def update_vars(self, vars: dict[str, Any]) -> None:
-        vars |= {"Book": Book, "judge": api.flaw}
-        for name in ("parse_index", "parse_detail"):
-            if callback := getattr(vars["spider"], name, None):
-                vars[name] = callback
-        if "parse_index" in vars and self.code is None:
-            print(HELP, end="")
+        spider = vars["spider"]
+        if not isinstance(spider, CatalogueSpider):
+            return
+        item = spider.item_class
+        vars |= {"Item": item, item.__name__: item, "judge": _judge(spider)}
+        vars |= {"parse_index": spider.parse_index, "parse_detail": spider.parse_detail}
+        if self.code is None:
+            print(HELP.format(item=item.__name__), end="")
+
+
+def _judge(spider: CatalogueSpider) -> Callable[[Response], Flaw | None]:
+    return lambda response: spider.answers.flaw(response, response.meta)

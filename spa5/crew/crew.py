@@ -17,13 +17,14 @@ from redis.exceptions import RedisError
 from spa5.crew import scripts, wire
 from spa5.crew.outage import Outage
 from spa5.crew.server import RedisUnavailable, client, explain, is_of_others, place
-from spa5.documents import now
+from spa5.mongo.documents import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redis.commands.core import AsyncScript
 
+    from spa5.catalogue.item import Key
     from spa5.crew.mail import Mail
 
 logger = logging.getLogger(__name__)
@@ -88,9 +89,9 @@ class Crew:
         self._leaving = asyncio.Event()
         self._beat_at = self._sure_from = monotonic()
         self._others = Learned(0, 1, 0, 0, 0, 0, [], [], [])
-        self.heard: Callable[[str, str, str], object] | None = None
+        self.heard: Callable[[Key, str, str], object] | None = None
         self.totals: dict[str, int] = {}  # of all workers
-        self.expected = 0  # books
+        self.expected = 0  # items
         self.ended: dict[str, Any] | None = None  # how the shared crawl ended
         self.failure: str | None = None  # one line: why this worker can't go on
 
@@ -159,16 +160,16 @@ class Crew:
         except RedisError:
             return sys.maxsize
 
-    def tell(self, one: str, outcome: str, reason: str = "") -> None:
-        """Tell the leader what became of book `one`; `outcome` is one of `wire.OUTCOMES`."""
-        told = wire.outcome(one, outcome, reason)
+    def tell(self, one: Key, outcome: str, reason: str = "") -> None:
+        """Tell the leader what became of item `one`; `outcome` is one of `wire.OUTCOMES`."""
+        told = wire.outcome(self.mail.clean, one, outcome, reason)
         if self.leading and self.heard:
             self.heard(*told)
         else:
             self.mail.outcomes.append(told)
 
-    def share(self, one: str, listed: dict[str, Any], once: bool) -> None:
-        """Let any worker ask for the detail of book `one`; `once`: if none has been asked to."""
+    def share(self, one: Key, listed: dict[str, Any], once: bool) -> None:
+        """Let any worker ask for the detail of item `one`; `once`: if none has been asked to."""
         self.mail.share(one, listed, once)
         self._hurry.set()
 
@@ -265,13 +266,13 @@ class Crew:
         if others.heard and others.told:
             self._hurry.set()
         for batch in others.heard:
-            for outcome in believe(wire.unpack_outcomes, batch) or ():
+            for outcome in believe(wire.unpack_outcomes, batch, self.mail.clean) or ():
                 assert self.heard
                 self.heard(*outcome)
         self.totals = {}
         for raw in others.totals:
             totals = believe(wire.unpack_totals, raw) or {}
-            self.expected = max(self.expected, totals.pop("books/expected", 0))
+            self.expected = max(self.expected, totals.pop("catalogue/expected", 0))
             for name, value in totals.items():
                 self.totals[name] = self.totals.get(name, 0) + value
 

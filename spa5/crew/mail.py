@@ -7,11 +7,13 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from spa5.catalogue.text import brief
 from spa5.crew import wire
-from spa5.items import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
+
+    from spa5.catalogue.item import Key, Schema
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +28,21 @@ class Outgoing(NamedTuple):
     """What goes with one beat; it is kept until the beat has succeeded."""
 
     requests: list[tuple[str, str]]
-    outcomes: list[tuple[str, str, str]]
+    outcomes: list[tuple[Key, str, str]]
     wanted: int
 
 
 class Mail:
     """Requests that were made and taken here, and outcomes that the leader does not know yet."""
 
-    def __init__(self, names: Collection[str], count: Callable[[str, int], None]):
-        self._names = names  # of an index entry's fields
+    def __init__(self, schema: Schema, count: Callable[[str, int], None]):
+        self._names = schema.listed
+        self.clean = schema.kind.clean
         self._count = count  # of stats
         # The id, if it is asked for only once in a shared crawl, else ""; and the request.
         self.unsent: deque[tuple[str, str]] = deque()
-        self.outcomes: deque[tuple[str, str, str]] = deque()
-        self.taken: deque[tuple[str, dict[str, Any]]] = deque()
+        self.outcomes: deque[tuple[Key, str, str]] = deque()
+        self.taken: deque[tuple[Key, dict[str, Any]]] = deque()
         self.wanted = 0
         self._has_refused = False
 
@@ -47,8 +50,8 @@ class Mail:
     def has_to_send(self) -> bool:
         return bool(self.unsent or self.outcomes)
 
-    def share(self, one: str, listed: dict[str, Any], once: bool) -> None:
-        self.unsent.append((one if once else "", wire.pack_request(one, listed)))
+    def share(self, one: Key, listed: dict[str, Any], once: bool) -> None:
+        self.unsent.append((str(one) if once else "", wire.pack_request(one, listed)))
 
     def give_back(self) -> None:
         """Send what was taken to the others."""
@@ -73,7 +76,7 @@ class Mail:
 
     def take(self, requests: Iterable[bytes]) -> None:
         for raw in requests:
-            if request := self.believe(wire.unpack_request, raw, self._names):
+            if request := self.believe(wire.unpack_request, raw, self._names, self.clean):
                 self.taken.append(request)
 
     def believe(self, unpack: Callable[..., T], raw: bytes, *more: Any) -> T | None:

@@ -6,7 +6,7 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from spa5.items import brief
+from spa5.catalogue.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable

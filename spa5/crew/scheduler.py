@@ -16,7 +16,7 @@ from scrapy.utils.defer import deferred_from_coro
 from spa5.crew.crew import Crew
 from spa5.crew.mail import Mail
 from spa5.crew.server import RedisUnavailable, shared
-from spa5.items import LISTED
+from spa5.engine import is_idle, wake
 
 if TYPE_CHECKING:
     from scrapy import Request, Spider
@@ -28,10 +28,16 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of what workers tell each other: other versions do not take part
 
-# What the workers tell each other: how many books each has done, and what Sweeps judges by.
-DONE = ("books/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")
+# What the workers tell each other: how many items each has done, and what Sweeps judges by.
+DONE = ("catalogue/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")
 TOTALS = (
-    *("books/expected", "books/vanished", "books/invalid", "books/failed", "books/index_failed"),
+    *(
+        "catalogue/expected",
+        "catalogue/vanished",
+        "catalogue/invalid",
+        "catalogue/failed",
+        "catalogue/index_failed",
+    ),
     *("mongo/rejected", "spider_exceptions/count", "robotstxt/forbidden", *DONE),
 )
 
@@ -39,7 +45,7 @@ TOTALS = (
 class Scheduler(BaseScheduler):
     """Shares the requests for details among all workers of CRAWL_ID.
 
-    Of such a request only the book's id and its index entry go through Redis; the worker that takes
+    Of such a request only the item's id and its index entry go through Redis; the worker that takes
     it makes the request itself, and repeats it where it has to. A request for an index page stays
     with the worker that walks the index. While Redis is away no request is taken, and new ones are
     kept here. Settings: REDIS_URL, CRAWL_ID.
@@ -76,14 +82,14 @@ class Scheduler(BaseScheduler):
 
     def enqueue_request(self, request: Request) -> bool:
         meta = request.meta
-        if "book_id" not in meta:
+        if "key" not in meta:
             self.pages.append(request)
         elif "taken" in meta:
             self.repeated.append(request)
         elif self.crew is None or self.crew.ended:
             return False
         else:
-            self.crew.share(meta["book_id"], meta["listed"], once=not request.dont_filter)
+            self.crew.share(meta["key"], meta["listed"], once=not request.dont_filter)
         self.crawler.stats.inc_value("scheduler/enqueued")
         return True
 
@@ -119,10 +125,10 @@ class Scheduler(BaseScheduler):
     async def _join(self, url: str, crawl_id: str) -> None:
         count = self.crawler.stats.inc_value
         prefix = f"{self.spider.name}:{crawl_id}"
-        mail = Mail(LISTED, count)
+        mail = Mail(self.spider.schema, count)
         self.crew = Crew(url, prefix, self._scope(), mail, self._is_busy, self._totals, count)
-        self.crew.heard = self.spider.hear
-        self.spider.crew = self.crew
+        self.crew.heard = self.spider.outcomes.hear
+        self.spider.outcomes.crew = self.crew
         await self.crew.join(self._beaten)
         logger.info("Worker of %s at Redis %s", crawl_id, self.crew.place)
 
@@ -137,7 +143,7 @@ class Scheduler(BaseScheduler):
             return
         self.crew.mail.give_back()
         for request in self.repeated:
-            self.crew.share(request.meta["book_id"], request.meta["listed"], once=False)
+            self.crew.share(request.meta["key"], request.meta["listed"], once=False)
         self.repeated.clear()
         await self.crew.leave()
 
@@ -155,10 +161,9 @@ class Scheduler(BaseScheduler):
             self.spider.walk.is_abandoned = True  # its pages would wait here for ever
             self.pages.clear()
         self._count_all(self.crew)
-        self.spider.reserve = engine.downloader.total_concurrency * self.crew.workers
-        self.spider.answered.set()
-        if engine.running and engine._slot:  # there is no public way to say that there is work
-            engine._slot.nextcall.schedule()
+        self.spider.demand.reserve = engine.downloader.total_concurrency * self.crew.workers
+        self.spider.demand.answered()
+        wake(self.crawler)
 
     def _count_all(self, crew: Crew) -> None:
         """The whole crawl's stats, beside this worker's own."""
@@ -170,11 +175,7 @@ class Scheduler(BaseScheduler):
             stats.set_value(f"crawl/{name}", totals.get(f"mongo/{name}", 0))
 
     def _is_busy(self) -> bool:
-        engine = self.crawler.engine
-        slot = engine.scraper.slot
-        return bool(
-            engine.downloader.active or self.has_pending_requests() or (slot and not slot.is_idle())
-        )
+        return not is_idle(self.crawler)
 
     def _totals(self) -> dict[str, int]:
         return {name: self.crawler.stats.get_value(name, 0) for name in TOTALS}

@@ -14,7 +14,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from spa5.items import brief
+from spa5.catalogue.text import brief
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings

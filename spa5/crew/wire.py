@@ -10,10 +10,15 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from spa5.items import InvalidBook, book_id
+from spa5.catalogue.item import InvalidItem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+    from typing import TypeAlias
+
+    from spa5.catalogue.item import Key
+
+    Clean: TypeAlias = Callable[[Any], Key]  # `KeyKind.clean`
 
 OUTCOMES = frozenset(("done", "gone", "failed", "invalid", "rejected", "forbidden", "held"))
 MOST_BYTES = 1 << 20  # of one value; of what is longer, Redis sends nothing
@@ -30,33 +35,33 @@ def pack(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def pack_request(one: str, listed: dict[str, Any]) -> str:
-    """A request for the detail of book `one`; an index entry that is too long is left out."""
+def pack_request(one: Key, listed: dict[str, Any]) -> str:
+    """A request for the detail of item `one`; an index entry that is too long is left out."""
     packed = pack([one, listed])
     return packed if len(packed) <= MOST_BYTES else pack([one, {}])
 
 
-def unpack_request(raw: bytes, names: Collection[str]) -> tuple[str, dict[str, Any]]:
+def unpack_request(raw: bytes, names: Collection[str], clean: Clean) -> tuple[Key, dict[str, Any]]:
     """An id and its index entry, which has no other fields than `names`."""
     match _unpack(raw):
         case [one, dict() as listed] if all(name in names for name in listed):
-            return _id(one), listed
+            return _id(one, clean), listed
     raise Refused
 
 
-def outcome(one: Any, outcome: Any, reason: Any) -> tuple[str, str, str]:
-    """What became of a book; the reason is one short line."""
+def outcome(clean: Clean, one: Any, outcome: Any, reason: Any) -> tuple[Key, str, str]:
+    """What became of an item; the reason is one short line."""
     if not isinstance(outcome, str) or outcome not in OUTCOMES or not isinstance(reason, str):
         raise Refused
     line = "".join(c if c.isprintable() else " " for c in reason[:_MOST_REASON])
-    return _id(one), outcome, line
+    return _id(one, clean), outcome, line
 
 
-def unpack_outcomes(raw: bytes) -> list[tuple[str, str, str]]:
+def unpack_outcomes(raw: bytes, clean: Clean) -> list[tuple[Key, str, str]]:
     match _unpack(raw):
         case [*all_of_them] if all(isinstance(each, list) for each in all_of_them):
             try:
-                return [outcome(*each) for each in all_of_them]
+                return [outcome(clean, *each) for each in all_of_them]
             except TypeError:  # not three
                 pass
     raise Refused
@@ -97,10 +102,10 @@ def _unpack(raw: bytes) -> Any:
         raise Refused from None
 
 
-def _id(value: Any) -> str:
+def _id(value: Any, clean: Clean) -> Key:
     try:
-        return book_id(value)
-    except InvalidBook:
+        return clean(value)
+    except InvalidItem:
         raise Refused from None
 
 

@@ -28,7 +28,7 @@ def catalogue(books: int) -> list[Book]:
 def through_pipeline(uri: str, database: str, books: list[Book], in_flight: int) -> float:
     """Books a second through `MongoPipeline.process_item`."""
     settings = {"MONGO_URI": uri, "MONGO_DATABASE": database, "MONGO_RETRY_SECONDS": 0}
-    settings |= {"MONGO_COLLECTION": "books", "STATS_CLASS": "spa5.stats.Stats"}
+    settings |= {"MONGO_COLLECTION": "books", "STATS_CLASS": "spa5.engine.Stats"}
     crawler = get_crawler(settings_dict=settings)
 
     async def run() -> float:

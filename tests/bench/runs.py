@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo import MongoClient
 
-from spa5.mongod import EmbeddedServer
+from spa5.mongo.server import EmbeddedServer
 from tests.crawls import _OWN, ROOT
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
-from spa5.mongod import EmbeddedServer
+from spa5.mongo.server import EmbeddedServer
 from tests.conftest import Database
 from tests.crawls import Ended, scrapy
 from tests.test_crawl import as_stored, assert_holds_catalogue, content
@@ -111,7 +111,7 @@ def assert_is_complete(crawl: Ended, database: Database, site: Site) -> None:
     assert (asked["detail"], asked["repeats"]) == (books, 0), crawl.log
     names = ("mongo/inserted", "item_scraped_count", "mongo/changed", "mongo/unchanged")
     assert [crawl.stats.get(name, 0) for name in names] == [books, books, 0, 0], crawl.log
-    assert (crawl.stats["books/missing"], crawl.stats["books/sweeps"]) == (0, 1)
+    assert (crawl.stats["catalogue/missing"], crawl.stats["catalogue/sweeps"]) == (0, 1)
     assert_is_calm(crawl)
 
 

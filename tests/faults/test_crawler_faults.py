@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from spa5 import settings
-from spa5.mongod import find_binary
+from spa5.mongo.server import find_binary
 from tests.crawls import ROOT, run
 from tests.faults.disk import fill, small_disk
 from tests.faults.proxy import running_proxy
@@ -197,7 +197,7 @@ def test_the_next_run_takes_over_the_embedded_server(
     assert servers(folder) == []
     assert not (folder / "mongod.sock").exists()
     # What was in flight and what was not yet acknowledged is fetched again.
-    assert site.stats()["detail"] - site_stats["detail"] <= BOOKS - crawl.stats["books/skipped"]
+    assert site.stats()["detail"] - site_stats["detail"] <= BOOKS - crawl.stats["catalogue/skipped"]
     assert_is_calm(crawl)
     with embedded_database(folder) as database:
         assert_holds_catalogue(database, site)

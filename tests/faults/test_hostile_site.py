@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spa5 import api
-from spa5.documents import Document, Rejected, now
+from spa5.catalogue.answers import Answers
 from spa5.items import Book, InvalidBook
+from spa5.mongo.documents import Document, Rejected, now
+from spa5.spiders.books import BooksSpider
 from tests.site import RunningSite as Site
 from tests.site import running_site
 from tests.test_crawl import assert_holds_catalogue, content
@@ -72,7 +73,7 @@ def test_a_redirect_to_another_host_is_not_followed(site: Site, database: Databa
         crawl = database.crawl(site.url, "-s", "RETRY_TIMES=0", MAX_SWEEPS="1")
         assert asked == []
     assert sorted(database.stored()) == sorted(ids[len(targets) :])
-    assert crawl.stats["books/failed"] == len(targets)
+    assert crawl.stats["catalogue/failed"] == len(targets)
     assert site.stats()["other"] == 1  # robots.txt
     assert len(crawl.lines("ERROR")) == len(targets) + 1
     assert "Traceback" not in crawl.log
@@ -102,7 +103,7 @@ def test_endless_redirects_end(site: Site, database: Database) -> None:
     )
     crawl = database.crawl(site.url, MAX_SWEEPS="1")
     assert len(database.stored()) == 28
-    assert crawl.stats["books/failed"] == 2
+    assert crawl.stats["catalogue/failed"] == 2
     assert site.stats()["requests"] < 50
     assert "Traceback" not in crawl.log
 
@@ -150,7 +151,7 @@ def test_a_detail_that_answers_with_another_book_touches_neither(
     stored = database.stored()
     assert one not in stored
     assert stored[victim]["name"] != "forged"
-    assert crawl.stats["books/invalid"] == 1
+    assert crawl.stats["catalogue/invalid"] == 1
 
 
 def nested(levels: int, opening: str, closing: str) -> str:
@@ -182,9 +183,9 @@ def test_deep_huge_and_odd_json_stops_nothing(site: Site, database: Database) ->
     assert "Traceback" not in crawl.log
     stored = database.stored()
     assert set(site.catalogue.ids[len(bodies) :]) <= set(stored)
-    counted = crawl.stats.get("books/failed", 0) + crawl.stats.get("books/invalid", 0)
+    counted = crawl.stats.get("catalogue/failed", 0) + crawl.stats.get("catalogue/invalid", 0)
     assert len(stored) + counted == 30
-    assert crawl.stats["books/field_errors"] >= 5
+    assert crawl.stats["catalogue/field_errors"] >= 5
     odd = stored[site.catalogue.ids[6]]["extra"]
     assert odd == {"$where": "sleep(1000)", "a.b.c": {"$set": {"id": "1"}}, "_id": 1}
 
@@ -203,19 +204,21 @@ def test_huge_bodies_and_decompression_bombs_do_not_fill_the_memory(
     crawl = database.crawl(site.url, "-s", "RETRY_TIMES=0", MAX_SWEEPS="1")
     assert sorted(database.stored()) == sorted(set(site.catalogue.ids) - {one, other})
     assert crawl.stats["peak_memory_bytes"] < 300 << 20
-    assert crawl.stats["books/failed"] == 2
+    assert crawl.stats["catalogue/failed"] == 2
     assert "Traceback" not in crawl.log
 
 
 def test_what_an_api_url_is_can_not_be_talked_around() -> None:
-    site = "https://spa5.scrape.center"
+    site = BooksSpider.site
+    answers = Answers(BooksSpider())
     for path in ("/api/book/", "/api/book/?limit=1&offset=2", "/api/book/12/", "/api/book/12"):
-        assert api.is_ours(site, site + path)
-    assert api.is_ours(site, f"{site}/robots.txt")
+        assert answers.is_ours(site + path)
+    assert answers.is_ours(f"{site}/robots.txt")
     for url in (
         "https://spa5.scrape.center.evil.example/api/book/1/",
         "https://spa5.scrape.center@evil.example/api/book/1/",
         "http://spa5.scrape.center/api/book/1/",
+        "https://spa6.scrape.center/api/book/1/",
         "https://spa5.scrape.center:444/api/book/1/",
         "https://spa5.scrape.center/api/book/../admin/",
         "https://spa5.scrape.center/api/book/1/../../../x",
@@ -225,7 +228,7 @@ def test_what_an_api_url_is_can_not_be_talked_around() -> None:
         "file:///etc/passwd",
         "",
     ):
-        assert not api.is_ours(site, url)
+        assert not answers.is_ours(url)
 
 
 names = st.text(max_size=20) | st.sampled_from(["id", "$ref", "$id", "a.b", "$gt", "_id", ""])

@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from spa5.mongod import EmbeddedServer
+from spa5.mongo.server import EmbeddedServer
 from tests.faults.disk import fill, small_disk
 from tests.faults.proxy import running_proxy
 from tests.faults.running import (

@@ -42,7 +42,7 @@ def test_a_passing_fault_of_every_answer_costs_a_retry_and_no_book(
 ) -> None:
     site.control(faults={"kinds": [kind], "first": 1, "paths": "0/?$"})
     crawl = database.crawl(site.url, CONCURRENT_REQUESTS="16")
-    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/sweeps"]) == (0, "finished", 1)
     assert_holds_catalogue(database, site)
     failed = site.stats()["faults"][kind]
     assert failed >= 2
@@ -69,7 +69,7 @@ def test_settings_say_what_is_tried_again_as_in_scrapy(
     args = [part for setting in settings for part in ("-s", setting)]
     crawl = database.crawl(site.url, *args, MAX_SWEEPS="1")
     assert crawl.stats.get("retry/count", 0) == retries
-    assert crawl.stats.get("books/failed", 0) == 1 - retries
+    assert crawl.stats.get("catalogue/failed", 0) == 1 - retries
 
 
 @pytest.mark.parametrize("meta", [{"dont_retry": True}, {"max_retry_times": 0}])
@@ -110,15 +110,15 @@ def test_what_fails_for_good_is_one_line_with_url_and_reason(
     (failed, incomplete) = crawl.lines("ERROR")
     assert f"{site.url}/api/book/{one}/ failed: not JSON (text/html" in failed
     assert one in incomplete
-    assert (crawl.stats["books/failed"], crawl.stats["books/missing"]) == (1, 1)
+    assert (crawl.stats["catalogue/failed"], crawl.stats["catalogue/missing"]) == (1, 1)
     assert len(database.stored()) == 59
 
 
 def test_an_index_page_that_fails_for_good_is_one_line_too(site: Site, database: Database) -> None:
     site.control(faults={"kinds": ["503"], "first": 99, "paths": "offset=40"})
     crawl = database.crawl(site.url, "-a", "page_size=20", "-s", "RETRY_TIMES=1", MAX_SWEEPS="1")
-    assert (crawl.exitcode, crawl.stats["books/index_failed"]) == (1, 1)
-    assert crawl.stats["books/missing"] == 20
+    assert (crawl.exitcode, crawl.stats["catalogue/index_failed"]) == (1, 1)
+    assert crawl.stats["catalogue/missing"] == 20
     assert "offset=40 failed: status 503" in crawl.lines("ERROR")[0]
 
 
@@ -137,8 +137,8 @@ def test_a_site_that_is_down_is_one_line_and_ends_the_crawl(database: Database, 
     assert "Traceback" not in crawl.log
     assert (len(crawl.lines("WARNING")), len(crawl.lines("ERROR"))) == (1, 1)
     assert "check SITE_URL" in crawl.lines("ERROR")[0]
-    assert "books/missing" not in crawl.stats
-    assert crawl.stats["books/sweeps"] == 1
+    assert "catalogue/missing" not in crawl.stats
+    assert crawl.stats["catalogue/sweeps"] == 1
 
 
 def test_a_crawl_goes_on_where_it_was_when_the_site_is_back(site: Site, database: Database) -> None:
@@ -150,7 +150,7 @@ def test_a_crawl_goes_on_where_it_was_when_the_site_is_back(site: Site, database
         running.wait_for("The site at")
         site.control(faults=None)
         crawl = running.end()
-    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/sweeps"]) == (0, "finished", 1)
     assert "The site is back after" in crawl.log
     assert crawl.stats["site/outage_seconds"] > 0
     assert not crawl.lines("ERROR")
@@ -174,7 +174,7 @@ def test_a_body_that_is_not_what_its_label_says_is_asked_for_again(
     }
     site.control(override=answers)
     crawl = database.crawl(site.url)
-    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/sweeps"]) == (0, "finished", 1)
     assert crawl.stats["retry/count"] == len(bodies)
     assert_holds_catalogue(database, site)
     assert "Traceback" not in crawl.log
@@ -200,9 +200,9 @@ def test_the_cache_of_answers_gives_no_flawed_one_again(
     cache = ("-s", "HTTPCACHE_ENABLED=1", "-s", f"HTTPCACHE_DIR={tmp_path}")
     site.control(faults={"kinds": ["html"], "first": 1, "paths": "book"})
     crawl = database.crawl(site.url, *cache)
-    assert (crawl.exitcode, crawl.reason, crawl.stats["books/sweeps"]) == (0, "finished", 1)
+    assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/sweeps"]) == (0, "finished", 1)
     again = database.crawl(site.url, *cache, "-a", "refresh=all")
-    assert (again.exitcode, again.stats["books/sweeps"]) == (0, 1)
+    assert (again.exitcode, again.stats["catalogue/sweeps"]) == (0, 1)
     assert_holds_catalogue(database, site)
 
 
@@ -217,7 +217,7 @@ def test_a_site_that_goes_away_for_good_ends_the_crawl_with_true_numbers(
             crawl = running.end()
     assert (crawl.exitcode, crawl.reason) == (1, "site_unavailable"), crawl.log
     assert (len(crawl.lines("WARNING")), len(crawl.lines("ERROR"))) == (1, 1)
-    assert "books/missing" not in crawl.stats
+    assert "catalogue/missing" not in crawl.stats
     assert database.books.count_documents({}) == crawl.stats["mongo/inserted"]
 
 

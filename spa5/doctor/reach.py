@@ -18,20 +18,25 @@ import aiohttp
 from scrapy.http import TextResponse
 from scrapy.utils.misc import build_from_crawler, load_object
 
-from spa5 import api, crew, mongod
-from spa5.connection import StoreError
-from spa5.doctor import Remark, Trouble
+from spa5 import crew
+from spa5.catalogue.answers import Flaw
+from spa5.catalogue.item import InvalidItem
+from spa5.catalogue.text import brief
+from spa5.catalogue.walk import Page
+from spa5.doctor.machine import Remark, Trouble
 from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
-from spa5.items import Book, InvalidBook, brief
-from spa5.store import BookStore
+from spa5.mongo import server
+from spa5.mongo.connection import StoreError
+from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
     from typing import TypeAlias
 
-    from spa5.doctor import Check, Follow
-    from spa5.spiders.books import BooksSpider
+    from spa5.catalogue.spider import CatalogueSpider
+    from spa5.doctor.machine import Check, Follow
 
     Ask: TypeAlias = Callable[[str, int], Awaitable[TextResponse]]  # URL, bytes at the most
 
@@ -41,7 +46,7 @@ _LEAST_MEGABYTES = 50
 _JOURNAL_MEGABYTES = 300  # which MongoDB makes in a new directory
 
 
-async def site(spider: BooksSpider, follow: Follow) -> None:
+async def site(spider: CatalogueSpider, follow: Follow) -> None:
     async with aiohttp.ClientSession(
         headers=spider.settings.getdict("DEFAULT_REQUEST_HEADERS") | {"User-Agent": _agent(spider)},
         connector=aiohttp.TCPConnector(ssl=_verifies(spider)),
@@ -57,39 +62,45 @@ async def site(spider: BooksSpider, follow: Follow) -> None:
         )
 
 
-async def _api(spider: BooksSpider, ask: Ask) -> str:
+async def _api(spider: CatalogueSpider, ask: Ask) -> str:
     """The catalogue's size; an index page and the book that it lists were as expected."""
     most_bytes = spider.settings.getint("DOWNLOAD_MAXSIZE")
-    url = api.index_url(spider.site, 0, 1)
-    index = _answer(await ask(url, most_bytes))
-    if not index["results"]:
-        raise Remark(f"{spider.site} answers, but lists no book")
+    noun, key_of = spider.schema.noun, spider.schema.key_of
+    page = Page(0, 1)
+    url = spider.index_url(page)
+    response = _checked(await ask(url, most_bytes))
     try:
-        listed = Book.from_api(index["results"][0])
-        url = api.detail_url(spider.site, listed.id)
-        book = Book.from_api(_answer(await ask(url, most_bytes)))
-    except InvalidBook as error:
-        raise Trouble(f"{url} holds no usable book: {error}") from None
-    if book.id != listed.id:
-        raise Trouble(f"{url} answers with book {book.id}: is SITE_URL right?")
-    count = api.site_count(index)
-    books = "without a usable count of books" if count is None else f"with {count} books"
-    return f"{spider.site} answers, {books}"
+        index = spider.answers.index(response, {"page": page})
+        if not index.entries:
+            raise Remark(f"{spider.site} answers, but lists no {noun}")
+        listed = key_of(spider.item_class.from_api(index.entries[0]))
+        url = spider.detail_url(listed)
+        response = _checked(await ask(url, most_bytes))
+        found = key_of(spider.item_class.from_api(spider.answers.detail(response, {})))
+    except Flaw as flaw:
+        raise Trouble(
+            f"{url} is no answer of the API, {flaw}: check SITE_URL, or try later"
+        ) from None
+    except InvalidItem as error:
+        raise Trouble(f"{url} holds no usable {noun}: {error}") from None
+    if found != listed:
+        raise Trouble(f"{url} answers with {noun} {found}: is SITE_URL right?")
+    nouns = spider.schema.nouns
+    items = f"a usable count of {nouns}" if index.count is None else f"{index.count} {nouns}"
+    return f"{spider.site} answers, {'without' if index.count is None else 'with'} {items}"
 
 
-def _answer(response: TextResponse) -> dict[str, Any]:
+def _checked(response: TextResponse) -> TextResponse:
     url = response.url
     if 300 <= response.status < 400:
         where = brief((response.headers.get("Location") or b"").decode("latin-1"))
         raise Trouble(f"{url} redirects to {where}: set SITE_URL to where the API is")
     if response.status != 200:
         raise Trouble(f"{url} answers with status {response.status}: check SITE_URL, or try later")
-    if flaw := api.flaw(response):
-        raise Trouble(f"{url} is no answer of the API, {flaw}: check SITE_URL, or try later")
-    return api.answer(response)
+    return response
 
 
-async def _certificate(spider: BooksSpider) -> str | None:
+async def _certificate(spider: CatalogueSpider) -> str | None:
     """Until when it is valid. Where it is refused the site could not be asked."""
     parts = urlsplit(spider.site)
     if parts.scheme != "https":
@@ -108,10 +119,10 @@ async def _certificate(spider: BooksSpider) -> str | None:
     return f"{valid}, {days} days"
 
 
-async def _robots(spider: BooksSpider, ask: Ask) -> str:
+async def _robots(spider: CatalogueSpider, ask: Ask) -> str:
     root = urlsplit(spider.site)._replace(path="").geturl()
     url = f"{root}/robots.txt"
-    if not spider.settings.getbool("ROBOTSTXT_OBEY") or not api.is_ours(spider.site, url):
+    if not spider.settings.getbool("ROBOTSTXT_OBEY") or not spider.answers.is_ours(url):
         return "not asked for"
     try:
         response = await ask(url, MOST_ROBOTS_BYTES)
@@ -120,7 +131,7 @@ async def _robots(spider: BooksSpider, ask: Ask) -> str:
     kind = load_object(spider.settings["ROBOTSTXT_PARSER"])
     rules = build_from_crawler(kind, spider.crawler, response.body)
     agent = spider.settings["ROBOTSTXT_USER_AGENT"] or _agent(spider)
-    if not rules.allowed(api.index_url(spider.site, 0, 1), agent):
+    if not rules.allowed(spider.index_url(Page(0, 1)), agent):
         raise Trouble(f"{url} forbids the API to {agent!r}: ask whoever runs the site")
     if response.status != 200:
         return f"there is none (status {response.status}): everything is allowed"
@@ -166,11 +177,11 @@ def _reason(error: Exception) -> str:
     return brief(str(error) or type(error).__name__, 100)
 
 
-def _agent(spider: BooksSpider) -> str:
+def _agent(spider: CatalogueSpider) -> str:
     return str(spider.settings["USER_AGENT"])
 
 
-def _verifies(spider: BooksSpider) -> bool:
+def _verifies(spider: CatalogueSpider) -> bool:
     return spider.settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES")
 
 
@@ -180,15 +191,15 @@ def _proxy(site: str) -> str | None:
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
-async def mongodb(spider: BooksSpider, follow: Follow) -> None:
-    """An embedded server is started only where there are books already: nothing is left behind."""
-    store = BookStore(spider.settings, lambda *_: None)
+async def mongodb(spider: CatalogueSpider, follow: Follow) -> None:
+    """An embedded server is started only where there are items already: nothing is left behind."""
+    store = Store(spider.settings, spider.name, spider.schema, lambda *_: None)
     stored = {"MongoDB": _open, "writes": _writes, "index": _index}
     checks: dict[str, Check] = {name: partial(check, store) for name, check in stored.items()}
     try:
         with _explained():
             if await store.uses_embedded():
-                checks = _embedded(mongod.data_dir(spider.settings), checks)
+                checks = _embedded(data_dir(spider.settings), checks)
         await follow(checks)
     finally:
         await store.close()
@@ -206,7 +217,7 @@ def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
 
 async def _binary() -> str:
     with _explained():
-        return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
+        return f"{await asyncio.to_thread(server.version)}, {server.find_binary()}"
 
 
 def _disk(directory: Path) -> str:
@@ -229,7 +240,7 @@ def _is_used(directory: Path) -> bool:
 
 async def _orphan(directory: Path) -> None:
     """A crawl that was killed leaves its server."""
-    if pid := mongod.EmbeddedServer(directory).orphan():
+    if pid := EmbeddedServer(directory).orphan():
         raise Remark(
             f"process {pid} serves {directory}, but no crawl uses it: the next crawl ends it, and "
             f"so does `kill {pid}`"
@@ -240,13 +251,13 @@ async def _coming(directory: Path) -> str:
     return "the embedded one; the first crawl makes its directory"
 
 
-async def _open(store: BookStore) -> str:
+async def _open(store: Store) -> str:
     with _explained():
         await store.open(read_only=True)
     return f"{store.version} at {store.place}"
 
 
-async def _writes(store: BookStore) -> str:
+async def _writes(store: Store) -> str:
     with _explained():
         concern, replicated = await store.try_write()
     said = f"w={concern['w']}, j={str(concern['j']).lower()}"
@@ -255,18 +266,18 @@ async def _writes(store: BookStore) -> str:
     return f"acknowledged with {said}"
 
 
-async def _index(store: BookStore) -> str:
+async def _index(store: Store) -> str:
     with _explained():
         if await store.has_unique_index():
-            return "unique on id"
+            return f"unique on {store.schema.key}"
     return "not yet: the first crawl makes it, and no copies stand in its way"
 
 
-async def redis(spider: BooksSpider, follow: Follow) -> None:
+async def redis(spider: CatalogueSpider, follow: Follow) -> None:
     await follow({"Redis": partial(_redis, spider)})
 
 
-async def _redis(spider: BooksSpider) -> str | None:
+async def _redis(spider: CatalogueSpider) -> str | None:
     if not (spider.settings["REDIS_URL"] or spider.settings["CRAWL_ID"]):
         return None
     with _explained():
@@ -279,7 +290,7 @@ def _explained() -> Iterator[None]:
     """These errors are one line for people already."""
     try:
         yield
-    except (mongod.MongodError, StoreError, crew.RedisUnavailable) as error:
+    except (MongodError, StoreError, crew.RedisUnavailable) as error:
         raise Trouble(str(error)) from None
 
 

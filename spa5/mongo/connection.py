@@ -17,7 +17,7 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
-from spa5.items import brief
+from spa5.catalogue.text import brief
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -66,7 +66,7 @@ def connect(uri: str) -> Client:
         # The driver's own words may quote a part of the password.
         raise StoreError(f"MONGO_URI is not valid: {_wrong_part(uri, error)}") from None
     if not client.write_concern.acknowledged:
-        raise StoreError("MONGO_URI says w=0: a book counts only when MongoDB acknowledges it")
+        raise StoreError("MONGO_URI says w=0: an item counts only when MongoDB acknowledges it")
     return client
 
 

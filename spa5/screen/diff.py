@@ -1,4 +1,4 @@
-"""Compare: a pipeline that shows how books differ from what is stored."""
+"""Diff: a pipeline that shows how items differ from what is stored."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 from scrapy import signals
 from scrapy.exceptions import CloseSpider
 
-from spa5 import api
-from spa5.connection import StoreError
-from spa5.documents import Document, Rejected
-from spa5.plain import plain
-from spa5.store import BookStore
+from spa5.catalogue.item import schema_of
+from spa5.catalogue.spider import CatalogueSpider
+from spa5.catalogue.text import plain
+from spa5.mongo.connection import StoreError
+from spa5.mongo.documents import Document, Rejected
+from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
     from typing_extensions import Self
 
-    from spa5.items import Book
+    from spa5.catalogue.item import Item, Key
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,18 @@ _MOST_SHOWN = 160  # characters of a value
 _IDS_A_QUERY = 10_000  # far below the 16 MB that MongoDB takes
 
 
-class Compare:
-    """Takes the place of MongoPipeline: prints how each book differs, and stores none."""
+class Diff:
+    """Takes the place of MongoPipeline: prints how each item differs, and stores none."""
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
-        self.store = BookStore(crawler.settings, crawler.stats.inc_value)
-        self.stored: dict[str, dict[str, Any]] = {}
-        self.pending: set[str] = set()  # ids
+        assert isinstance(crawler.spider, CatalogueSpider)
+        self.spider = crawler.spider
+        self.store = Store(
+            crawler.settings, self.spider.name, self.spider.schema, crawler.stats.inc_value
+        )
+        self.stored: dict[Key, dict[str, Any]] = {}
+        self.pending: set[Key] = set()
         self.differ = False
         crawler.signals.connect(self.response_received, signals.response_received)
 
@@ -46,7 +51,7 @@ class Compare:
         return cls(crawler)
 
     async def open_spider(self) -> None:
-        ids = getattr(self.crawler.spider, "ids", [])
+        ids = self.spider.arguments.ids or []
         self.pending.update(ids)
         try:
             await self.store.open(read_only=True)
@@ -56,38 +61,39 @@ class Compare:
             logger.error("%s", error)
             raise CloseSpider("mongo_unavailable") from None
 
-    def process_item(self, book: Book) -> Book:
-        stored = self.stored.get(book.id)
+    def process_item(self, item: Item) -> Item:
+        key = self.spider.schema.key_of(item)
+        stored = self.stored.get(key)
         if stored is None:
-            self._say(book.id, [f"{book} is on the site, but not in the collection"])
+            self._say(key, [f"{item} is on the site, but not in the collection"])
         else:
-            self._say(book.id, _differences(book, stored))
-        return book
+            self._say(key, _differences(item, stored))
+        return item
 
     def response_received(self, response: Response) -> None:
-        one = api.asked_id(response.url)
-        if response.status == 404 and one:
+        one = self.spider.answers.asked(response.url)
+        if response.status == 404 and one is not None:
             where = "but in the collection" if one in self.stored else "nor in the collection"
-            self._say(one, [f"book {one} is not on the site (404), {where}"])
+            self._say(one, [f"{self.spider.schema.noun} {one} is not on the site (404), {where}"])
 
     async def close_spider(self) -> None:
         await self.store.close()
 
-    def _say(self, one: str, lines: list[str]) -> None:
+    def _say(self, one: Key, lines: list[str]) -> None:
         self.pending.discard(one)
         self.differ |= bool(lines)
         for line in lines:
             print(plain(line))
 
 
-def _differences(book: Book, stored: dict[str, Any]) -> list[str]:
+def _differences(item: Item, stored: dict[str, Any]) -> list[str]:
     """As diff shows them: what is stored after a minus, what the site has after a plus."""
-    fields = {name: value for name, value in vars(book).items() if name != "extra" or value}
+    fields = {name: value for name, value in vars(item).items() if name != "extra" or value}
     try:
-        names = Document.from_item(fields).differing(stored)
+        names = Document.from_item(fields, schema_of(type(item))).differing(stored)
     except Rejected as error:
-        return [f"{book} can't be stored: {error}"]
-    lines = [str(book)] * bool(names)
+        return [f"{item} can't be stored: {error}"]
+    lines = [str(item)] * bool(names)
     for name in names:
         before, after = _shown(stored.get(name, _ABSENT), fields.get(name, _ABSENT))
         lines += [f"  - {name}: {before}"] * bool(before) + [f"  + {name}: {after}"] * bool(after)

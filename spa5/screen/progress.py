@@ -11,45 +11,46 @@ from typing import TYPE_CHECKING, Any
 from scrapy import signals
 from scrapy.utils.asyncio import create_looping_call
 
+from spa5.catalogue.spider import catalogue_of
+from spa5.catalogue.text import plain
+from spa5.engine import under_way
 from spa5.pipelines import MongoPipeline
-from spa5.plain import plain
-from spa5.spiders.books import BooksSpider
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from typing_extensions import Self
 
-    from spa5.bar import Bar
+    from spa5.screen.bar import Bar
 
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
 
 # In words, and the stat that counts it.
-_BOOKS = {
-    "listed": "books/listed",
+_ITEMS = {
+    "listed": "catalogue/listed",
     "new": "mongo/inserted",
     "changed": "mongo/changed",
     "unchanged": "mongo/unchanged",
-    "skipped": "books/skipped",
+    "skipped": "catalogue/skipped",
 }
 _TROUBLES = {
-    "vanished": "books/vanished",
-    "invalid": "books/invalid",
+    "vanished": "catalogue/vanished",
+    "invalid": "catalogue/invalid",
     "rejected": "mongo/rejected",
-    "bad fields": "books/field_errors",
-    "failed": "books/failed",
-    "missing": "books/missing",
+    "bad fields": "catalogue/field_errors",
+    "failed": "catalogue/failed",
+    "missing": "catalogue/missing",
 }
 # The table has these too, for it leaves out troubles that did not occur.
 _MORE_TROUBLES = {
     "held back": "mongo/held_back",
-    "unlisted": "books/unlisted",
-    "bad pages": "books/index_failed",
+    "unlisted": "catalogue/unlisted",
+    "bad pages": "catalogue/index_failed",
     "retries": "retry/count",
 }
-_DONE = ("books/skipped", "item_scraped_count", "books/vanished")
-_FAILED = ("books/failed", "books/index_failed", "books/invalid", "mongo/rejected")
+_DONE = ("catalogue/skipped", "item_scraped_count", "catalogue/vanished")
+_FAILED = ("catalogue/failed", "catalogue/index_failed", "catalogue/invalid", "mongo/rejected")
 
 
 class Progress:
@@ -72,8 +73,8 @@ class Progress:
         return cls(crawler)
 
     def engine_started(self) -> None:
-        if self._is_wanted() and isinstance(self.crawler.spider, BooksSpider):
-            from spa5.bar import Bar  # takes 10 ms
+        if self._is_wanted() and catalogue_of(self.crawler):
+            from spa5.screen.bar import Bar  # takes 10 ms
 
             self.bar = Bar()
             atexit.register(self.bar.close)  # a second Ctrl-C ends the process without a signal
@@ -115,7 +116,7 @@ class Progress:
         retried = f"{get('retry/count')} retried" if get("retry/count") else ""
         failed = f"{get(*_FAILED)} failed" if get(*_FAILED) else ""
         texts = (
-            (f"{bar}{count} books", own, pace, time, retried, failed),
+            (f"{bar}{count} {self.figures.nouns}", own, pace, time, retried, failed),
             (f"{percent} {count}".lstrip(), own, pace, time, retried, failed),
             (count, pace, time, retried, failed),
             (count, pace, time, failed),
@@ -135,26 +136,33 @@ class Figures:
         return sum(self.crawler.stats.get_value(stat, 0) for stat in stats)
 
     @property
+    def nouns(self) -> str:
+        """What the items are called."""
+        spider = catalogue_of(self.crawler)
+        return spider.schema.nouns if spider else "items"
+
+    @property
     def workers(self) -> int:
         """How many share the crawl; 0: it is this process's own."""
         return int(self.get("crawl/workers"))
 
     @property
     def done(self) -> tuple[int, int]:
-        """Books done, and of how many (0: not known); of all workers where the crawl is shared.
+        """Items done, and of how many (0: not known); of all workers where the crawl is shared.
 
         What failed is not done: another sweep asks for it, or it is missing at the end.
         """
         spider: Any = self.crawler.spider
         done = max(self.get(*_DONE), self.get("crawl/stored"))  # the latter may be of a beat ago
-        total = max(map(self.get, ("books/expected", "books/listed", "crawl/expected")))
-        if spider.ids is not None:
-            total = len(spider.ids)
-        elif spider.pages is not None:
-            total = min(total, spider.pages * spider.walk.step)
-        missing = self.crawler.stats.get_value("books/missing")
+        total = max(map(self.get, ("catalogue/expected", "catalogue/listed", "crawl/expected")))
+        ids, pages = spider.arguments.ids, spider.arguments.pages
+        if ids is not None:
+            total = len(ids)
+        elif pages is not None:
+            total = min(total, pages * spider.walk.step)
+        missing = self.crawler.stats.get_value("catalogue/missing")
         if total and missing is not None:
-            if spider.pages is not None:
+            if pages is not None:
                 total = done + missing
             return max(0, total - missing), total
         return min(done, total or done), total
@@ -170,26 +178,24 @@ class Figures:
 
     @property
     def speed(self) -> float:
-        """Books a second."""
+        """Items a second."""
         seconds = self.get("elapsed_time_seconds")
         return self.get("item_scraped_count") / seconds if seconds else 0.0
 
     @property
     def under_way(self) -> int:
-        """Requests that are being answered, and books that are being stored."""
-        engine = self.crawler.engine
-        slot = engine.scraper.slot
-        return len(engine.downloader.active) + (len(slot.queue) + len(slot.active) if slot else 0)
+        """Requests that are being answered, and items that are being stored."""
+        return under_way(self.crawler)
 
     @property
     def whole(self) -> str:
         """What all workers did."""
         done, total = self.done
-        return f"{done} of {total} books, {self.workers} workers"
+        return f"{done} of {total} {self.nouns}, {self.workers} workers"
 
     @property
     def whole_counts(self) -> list[str]:
-        """What became of the books that all workers fetched."""
+        """What became of the items that all workers fetched."""
         words = {"new": "inserted", "changed": "changed", "unchanged": "unchanged"}
         return [f"{self.get(f'crawl/{stat}')} {word}" for word, stat in words.items()]
 
@@ -199,7 +205,7 @@ class Figures:
         What is missing, all workers of a crawl miss. Where it is not known it is left out.
         """
         own = {word: self.get(stat) for word, stat in stats.items()}
-        if self.workers or self.crawler.stats.get_value("books/missing") is None:
+        if self.workers or self.crawler.stats.get_value("catalogue/missing") is None:
             own.pop("missing", None)
         return own
 
@@ -209,15 +215,18 @@ def log(figures: Figures) -> None:
     if figures.workers:
         fetched = ", ".join(figures.whole_counts)
         logger.info("The whole crawl: %s; %s. Of this worker:", figures.whole, fetched)
-    counts = figures.counts(_BOOKS | _TROUBLES).items()
-    logger.info("Books: %s", ", ".join(f"{count} {word}" for word, count in counts))
+    counts = figures.counts(_ITEMS | _TROUBLES).items()
     logger.info(
-        "%s after %.1f s: %.0f books a second, %d requests, %d sweeps; stored in %s",
+        "%s: %s", figures.nouns.capitalize(), ", ".join(f"{count} {word}" for word, count in counts)
+    )
+    logger.info(
+        "%s after %.1f s: %.0f %s a second, %d requests, %d sweeps; stored in %s",
         figures.reason.capitalize(),
         figures.get("elapsed_time_seconds"),
         figures.speed,
+        figures.nouns,
         figures.get("downloader/request_count"),
-        figures.get("books/sweeps"),
+        figures.get("catalogue/sweeps"),
         figures.place,
     )
 
@@ -229,8 +238,8 @@ def table(figures: Figures) -> str:
     if figures.workers:
         rows += [("crawl", figures.whole), *(("", count) for count in figures.whole_counts)]
         rows += [("own share", "")]
-    rows += [("speed", f"{figures.speed:.0f} books/s, {requests} requests")]
-    rows += [(word, f"{count:6}") for word, count in figures.counts(_BOOKS).items()]
+    rows += [("speed", f"{figures.speed:.0f} {figures.nouns}/s, {requests} requests")]
+    rows += [(word, f"{count:6}") for word, count in figures.counts(_ITEMS).items()]
     troubles = figures.counts(_TROUBLES | _MORE_TROUBLES).items()
     rows += [(word, f"{count:6}") for word, count in troubles if count]
     return "".join(f"{word:<10} {text}".rstrip() + "\n" for word, text in rows)

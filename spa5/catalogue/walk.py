@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spa5.catalogue.item import Key
+
 # A walk ends when so many index pages held the same entries as others before them.
 MOST_RECURRED = 50
 # A count is no longer believed when so many pages in a row are empty (or as many as held entries).
@@ -64,7 +66,7 @@ class Walk:
         """True if no further page is to be asked for, as far as the answers tell by now."""
         return self.asked == self.most_pages or self.offset >= self.ended_at
 
-    def answered(self, page: Page, ids: Sequence[str | None], count: int | None) -> Page | None:
+    def answered(self, page: Page, ids: Sequence[Key | None], count: int | None) -> Page | None:
         """Note what a page held, None standing for an entry without a usable id.
 
         Return the page to ask for at once where this one was cut short.
@@ -101,7 +103,7 @@ class Walk:
         few = len(self._trailing(self._empty)) < max(LEAST_EMPTY, self._held_pages)
         return self.count is not None and self.count >= self._reach and few
 
-    def _note(self, page: Page, ids: Sequence[str | None]) -> None:
+    def _note(self, page: Page, ids: Sequence[Key | None]) -> None:
         self._held_pages += 1
         if (after := page.offset + len(ids)) > self._reach:
             self._reach = after

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spa5.listing import DRIFT
+from spa5.catalogue.listing import DRIFT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from spa5.catalogue.item import Key
 
 MOST_EMPTIED = 20  # documents that may lose one field before the share is known
 LEAST_UPDATES = 20  # before a share means something
@@ -37,7 +39,7 @@ class Drift:
         self._trusted: set[str] = set()
         self.found: Drifted | None = None
 
-    async def admit(self, item_id: str, emptied: Iterable[str]) -> str | None:
+    async def admit(self, item_id: Key, emptied: Iterable[str]) -> str | None:
         """Count an update. Return the field because of which it is held back, None: write it."""
         if self._accepted:
             return None
@@ -69,18 +71,9 @@ class Drift:
     def _is_rare(self, field: str) -> bool:
         return self._would[field] <= self._share * self._updates
 
-    def _line(self, field: str, item_id: str) -> str:
+    def _line(self, field: str, item_id: Key) -> str:
         return (
             f"{DRIFT}{self._would[field]} of {self._updates} updates would empty {field!r} "
             f"(for example that of {item_id}). Nothing more is written. If the site is right, "
             f"crawl again with -a accept=drift"
         )
-
-
-def is_empty(value: Any) -> bool:
-    """True for null, blank text, and a list or an object without anything else in it."""
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, list):
-        return all(map(is_empty, value))
-    return value is None or value == {}

@@ -1,4 +1,4 @@
-"""BookStore: the books in MongoDB, and the retries while it is away."""
+"""Store: the items in MongoDB, and the retries while it is away."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from pymongo.errors import (
     WriteError,
 )
 
-from spa5 import found
-from spa5.connection import (
+from spa5.catalogue.text import brief
+from spa5.mongo import found
+from spa5.mongo.connection import (
     LOCAL_URI,
     PASSING,
     StoreError,
@@ -34,9 +35,8 @@ from spa5.connection import (
     hosts,
     is_passing,
 )
-from spa5.documents import Document, HeldBack, Outcome, Rejected, Update, now, plan
-from spa5.items import LISTED, brief
-from spa5.mongod import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected, Update, now, plan
+from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,10 +46,11 @@ if TYPE_CHECKING:
     from bson import ObjectId
     from scrapy.settings import BaseSettings
 
-    from spa5.connection import Client
+    from spa5.catalogue.item import Key, Schema
+    from spa5.mongo.connection import Client
 
 logger = logging.getLogger(__name__)
-# At DEBUG the driver logs each command with the books in it.
+# At DEBUG the driver logs each command with the items in it.
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
 T = TypeVar("T")
@@ -57,13 +58,9 @@ Results: TypeAlias = "dict[ObjectId, Outcome | Rejected | HeldBack]"
 
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _DUPLICATE_KEY = 11000
-_OUR_KEYS = ({"id": 1}, {"_id": 1})
 _BAD_VALUE = 2
 _CONFIRM_MILLISECONDS = 20_000  # then it is said that members are down, and not that none answers
 _TOO_DEEP = 15
-# What SkipStored decides by.
-_SEEN = dict.fromkeys(("id", *LISTED, "crawled_at", "listed_at"), 1)
-_ID_ALONE = {"id": 1, "_id": 0}  # the index alone tells it
 _MOST_IDS = 10_000  # in a query
 _MOST_TRIES = 5  # to write what something else deletes or inserts at the same moment
 _LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
@@ -74,10 +71,10 @@ _LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
 
 
 class Seen(NamedTuple):
-    """What is stored of listed books, and where `listed_at` could not be set; both by id."""
+    """What is stored of listed items, and where `listed_at` could not be set; both by id."""
 
-    stored: dict[str, dict[str, Any]]  # as it was before `listed_at` was set
-    refused: dict[str, str]  # why
+    stored: dict[Key, dict[str, Any]]  # as it was before `listed_at` was set
+    refused: dict[Key, str]  # why
 
 
 class Written(NamedTuple):
@@ -94,8 +91,8 @@ class Written(NamedTuple):
         return done == len(updates) and upserts <= self.upserted | self.refused.keys()
 
 
-class BookStore:
-    """The collection of books, retried while MongoDB is away for at most MONGO_RETRY_SECONDS.
+class Store:
+    """The collection of items, retried while MongoDB is away for at most MONGO_RETRY_SECONDS.
 
     Settings: MONGO_URI, MONGO_DATABASE, MONGO_COLLECTION, MONGO_DATA_DIR, MONGO_RETRY_SECONDS.
     """
@@ -103,24 +100,30 @@ class BookStore:
     def __init__(
         self,
         settings: BaseSettings,
+        spider_name: str,
+        schema: Schema,
         count: Callable[[str, Any], None],
-        admit: Callable[[str, Iterable[str]], Awaitable[str | None]] | None = None,
+        admit: Callable[[Key, Iterable[str]], Awaitable[str | None]] | None = None,
     ):
+        self.schema = schema
         self._admit = admit  # see `Drift`; None: every update
         self._uri: str = settings["MONGO_URI"] or ""
-        self._database: str = settings["MONGO_DATABASE"]
-        self._collection: str = settings["MONGO_COLLECTION"]
+        self._database: str = settings["MONGO_DATABASE"] or spider_name
+        self._collection: str = settings["MONGO_COLLECTION"] or spider_name
         self._settings = settings
         self._server: EmbeddedServer | None = None  # the embedded one, where it is used
         self._index: str | None = None  # the unique one's name; None: nothing is written
         self._expects_new = True
+        # What SkipStored decides by.
+        self._seen = dict.fromkeys((schema.key, *schema.listed, "crawled_at", "listed_at"), 1)
+        self._key_alone = {schema.key: 1, "_id": 0}  # the index alone tells it
         self._client: Client | None = None
         self._retry_seconds = settings.getfloat("MONGO_RETRY_SECONDS")
         self._count = count  # of stats
         self._away_since: float | None = None
         self._waiting = 0  # queries and writes that are being repeated
         self._given_up: StoreError | None = None
-        self.place = ""  # where the books are, for people: no credentials in it
+        self.place = ""  # where the items are, for people: no credentials in it
         self.version = ""  # MongoDB's
 
     async def open(self, *, read_only: bool = False) -> None:
@@ -139,7 +142,7 @@ class BookStore:
             asked = self._client.write_concern.document
             own: dict[str, Any] = {"w": "majority", "j": True, "wtimeout": _CONFIRM_MILLISECONDS}
             concern = WriteConcern(**own | asked)
-            self._books = self._client[self._database].get_collection(
+            self._items = self._client[self._database].get_collection(
                 self._collection, codec_options=_LENIENT, write_concern=concern
             )
             database = self._client[self._database]
@@ -181,18 +184,18 @@ class BookStore:
         """
         assert self._client is not None
         try:
-            await self._books.update_many({"_id": {"$in": []}}, {"$set": {"id": ""}})
+            await self._items.update_many({"_id": {"$in": []}}, {"$set": {self.schema.key: ""}})
             hello = await self._client.admin.command("hello")
         except PyMongoError as error:
             raise StoreError(self._explain(error)) from None
-        return self._books.write_concern.document, "setName" in hello
+        return self._items.write_concern.document, "setName" in hello
 
     async def has_unique_index(self) -> bool:
         """Whether it is there; `StoreError` where it could not be made. Writes nothing."""
         try:
-            if await found.unique_index(self._books):
+            if await found.unique_index(self._items, self.schema):
                 return True
-            await found.refuse_copies(self._books)
+            await found.refuse_copies(self._items, self.schema)
         except PyMongoError as error:
             raise StoreError(self._explain(error)) from None
         return False
@@ -200,14 +203,14 @@ class BookStore:
     async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
         """Store a batch; return for each, in order, what it was or why it is `Rejected`.
 
-        While all books are new, one round trip inserts them. The others are compared with what
+        While all items are new, one round trip inserts them. The others are compared with what
         is stored, in a query before the write. Of two with one id the first goes first.
         """
         moment = now()
         results: Results = {}
         if self._expects_new:
             results = await self._insert(documents, moment)
-        while left := {one.id: one for one in reversed(documents) if one.oid not in results}:
+        while left := {one.key: one for one in reversed(documents) if one.oid not in results}:
             results |= await self._update([*reversed(left.values())], moment)
         self._expects_new = all(results[document.oid] == "inserted" for document in documents)
         return [results[document.oid] for document in documents]
@@ -227,8 +230,8 @@ class BookStore:
         """
         results: Results = {}
         for _ in range(_MOST_TRIES):
-            stored = await self.get([document.id for document in documents])
-            plans = [plan(document, stored.get(document.id), moment) for document in documents]
+            stored = await self.get([document.key for document in documents])
+            plans = [plan(document, stored.get(document.key), moment) for document in documents]
             if not results:
                 results |= await self._hold_back(documents, plans, stored)
                 kept = [document.oid not in results for document in documents]
@@ -242,15 +245,15 @@ class BookStore:
                     results[document.oid] = written.refused.get(index, outcome)
             if written.met_all(updates):
                 return results
-        held = await self.held(document.id for document in documents)
-        lost = Rejected("MongoDB acknowledges it and does not hold it: something deletes books")
-        return results | {one.oid: lost for one in documents if one.id not in held}
+        held = await self.held(document.key for document in documents)
+        lost = Rejected("MongoDB acknowledges it and does not hold it: something deletes items")
+        return results | {one.oid: lost for one in documents if one.key not in held}
 
     async def _hold_back(
         self,
         documents: list[Document],
         plans: list[tuple[Outcome, Update]],
-        stored: dict[str, dict[str, Any]],
+        stored: dict[Key, dict[str, Any]],
     ) -> Results:
         """Ask `admit` about each document that is stored already; return those held back."""
         results: Results = {}
@@ -260,39 +263,41 @@ class BookStore:
             if outcome == "inserted":
                 continue
             changed = outcome == "changed"
-            emptied = document.emptied(stored[document.id]) if changed else []
-            if field := await self._admit(document.id, emptied):
+            emptied = document.emptied(stored[document.key]) if changed else []
+            if field := await self._admit(document.key, emptied):
                 results[document.oid] = HeldBack(f"it would empty {field!r}, as others would")
         return results
 
-    async def see(self, ids: Iterable[str]) -> Seen:
-        """Return what is stored of the listed books, then set their `listed_at` to now."""
+    async def see(self, ids: Iterable[Key]) -> Seen:
+        """Return what is stored of the listed items, then set their `listed_at` to now."""
         seen = Seen({}, {})
         for chunk in _chunks(ids):
-            stored = await self._persist(self._find, chunk, _SEEN)
+            stored = await self._persist(self._find, chunk, self._seen)
             seen.stored.update(stored)
             if stored:
                 seen.refused.update(await self._persist(self._set_listed, list(stored)))
         return seen
 
-    async def get(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The stored documents of these books, by id."""
-        stored: dict[str, dict[str, Any]] = {}
+    async def get(self, ids: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+        """The stored documents of these items, by id."""
+        stored: dict[Key, dict[str, Any]] = {}
         for chunk in _chunks(ids):
             stored |= await self._persist(self._find, chunk)
         return stored
 
-    async def held(self, ids: Iterable[str]) -> set[str]:
-        """Which of these books are stored now."""
-        held: set[str] = set()
+    async def held(self, ids: Iterable[Key]) -> set[Key]:
+        """Which of these items are stored now."""
+        held: set[Key] = set()
         for chunk in _chunks(ids):
-            stored = await self._persist(self._find, chunk, _ID_ALONE)
+            stored = await self._persist(
+                self._find, chunk, {self.schema.key: 1, "_id": 0}
+            )  # the index alone tells it
             held.update(one for one in chunk if one in stored)
         return held
 
     async def total(self) -> int:
         """How many documents the collection holds."""
-        return await self._persist(self._books.count_documents, {})
+        return await self._persist(self._items.count_documents, {})
 
     async def last_complete(self, spider: str, site: str) -> int | None:
         """How many items the last complete crawl of the whole catalogue found; None: no such."""
@@ -312,17 +317,18 @@ class BookStore:
             logger.warning("This crawl can't be noted in `crawls`: %s", error)
 
     async def _find(
-        self, ids: list[str], projection: dict[str, int] | None = None
-    ) -> dict[str, dict[str, Any]]:
-        query = {"id": {"$in": ids}}
-        found = self._books.find(query, projection, hint=self._index, batch_size=len(ids) + 1)
-        return {book["id"]: book async for book in found if isinstance(book["id"], str)}
+        self, ids: list[Key], projection: dict[str, int] | None = None
+    ) -> dict[Key, dict[str, Any]]:
+        key, kind = self.schema.key, self.schema.kind.type
+        query = {key: {"$in": ids}}
+        found = self._items.find(query, projection, hint=self._index, batch_size=len(ids) + 1)
+        return {item[key]: item async for item in found if isinstance(item[key], kind)}
 
-    async def _set_listed(self, ids: list[str]) -> dict[str, str]:
-        """Note that these stored books are listed; return why, by id, where MongoDB refuses it."""
+    async def _set_listed(self, ids: list[Key]) -> dict[Key, str]:
+        """Note that these stored items are listed; return why, by id, where MongoDB refuses it."""
         change = {"$set": {"listed_at": now()}}
         try:
-            await self._books.update_many({"id": {"$in": ids}}, change, hint=self._index)
+            await self._items.update_many({self.schema.key: {"$in": ids}}, change, hint=self._index)
         except WriteError as error:  # it ends at the first document that is refused
             if is_passing(error) or _lacks_index(error.code, str(error)):
                 raise
@@ -333,21 +339,21 @@ class BookStore:
     async def _bulk_write(self, updates: Sequence[Update]) -> Written:
         """Write, each update on the unique index: without it MongoDB refuses them all."""
         operations = [
-            UpdateOne({"id": one}, change, upsert, hint=self._index)
-            for one, change, upsert in updates
+            UpdateOne({self.schema.key: key}, change, upsert, hint=self._index)
+            for key, change, upsert in updates
         ]
         try:
-            result = await self._books.bulk_write(operations, ordered=False)
+            result = await self._items.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
-            return _written(error.details)
+            return _written(error.details, self.schema.key)
         except OperationFailure as error:
             if error.code != _TOO_DEEP:
                 raise
             return await self._write_one_by_one(updates)
-        return _written(result.bulk_api_result)
+        return _written(result.bulk_api_result, self.schema.key)
 
     async def _write_one_by_one(self, updates: Sequence[Update]) -> Written:
-        """One book made MongoDB refuse the message with all of them: find it."""
+        """One item made MongoDB refuse the message with all of them: find it."""
         if len(updates) == 1:
             return Written(set(), 0, {0: Rejected("it is nested too deeply for MongoDB")})
         every = Written(set(), 0, {})
@@ -379,7 +385,9 @@ class BookStore:
             except OperationFailure as error:
                 if not _lacks_index(error.code, str(error)):
                     raise
-            logger.warning("%s has lost its unique index on id: it is made again", self.place)
+            logger.warning(
+                "%s has lost its unique index on %s: it is made again", self.place, self.schema.key
+            )
             await self._make_index()
         return await work()
 
@@ -453,9 +461,9 @@ class BookStore:
             )
 
     async def _make_index(self) -> None:
-        self._index = await found.unique_index(self._books)
+        self._index = await found.unique_index(self._items, self.schema)
         if self._index is None:
-            self._index = await found.make_unique_index(self._books)
+            self._index = await found.make_unique_index(self._items, self.schema)
 
     def _explain(self, error: PyMongoError) -> str:
         return explain(error, self.place or "MONGO_URI", self._uri)
@@ -465,10 +473,10 @@ def _lacks_index(code: int | None, message: str) -> bool:
     return code == _BAD_VALUE and "hint provided does not correspond" in message
 
 
-def _written(details: Mapping[str, Any]) -> Written:
+def _written(details: Mapping[str, Any], key: str) -> Written:
     """What a bulk write did; raises what concerns it as a whole.
 
-    Two crawls that insert a new book at the same moment may collide on its id: that is no
+    Two crawls that insert a new item at the same moment may collide on its id: that is no
     refusal, the loser has not met its document.
     """
     errors = details["writeErrors"]
@@ -480,7 +488,7 @@ def _written(details: Mapping[str, Any]) -> Written:
     refused = {
         one["index"]: Rejected(brief(str(one.get("errmsg")), 200))
         for one in errors
-        if one["code"] != _DUPLICATE_KEY or one.get("keyPattern") not in _OUR_KEYS
+        if one["code"] != _DUPLICATE_KEY or one.get("keyPattern") not in ({key: 1}, {"_id": 1})
     }
     upserted = {one["index"] for one in details["upserted"]}
     return Written(upserted, details["nMatched"], refused)
@@ -490,7 +498,7 @@ def _is_passing_refusal(error: Mapping[str, Any]) -> bool:
     return error["code"] in PASSING
 
 
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+def _chunks(ids: Iterable[Key]) -> Iterator[list[Key]]:
     left = iter(ids)
     while chunk := list(itertools.islice(left, _MOST_IDS)):
         yield chunk

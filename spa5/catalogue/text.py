@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import re
+import reprlib
 import sys
+from typing import Any
 
 # Control characters but for tab and line feed, those that turn the direction of writing, and lone
 # surrogates, which no encoding can spell.
@@ -15,6 +17,23 @@ _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800
 def plain(text: str) -> str:
     """Return `text` with escapes like `\\x1b` for the characters that a terminal would act upon."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """`value` for a line of the log, at most `most` characters of it and never a line break."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = most
+    try:
+        text = short.repr(value)
+    except ValueError:  # an int of thousands of digits
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Text from outside for a line of the log, which no control character of it may shape."""
+    line = plain(" ".join(text.split())[: most + 1])
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 class PlainRecord(logging.LogRecord):

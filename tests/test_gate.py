@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spa5.downloadermiddlewares import Fault, Kind
-from spa5.sitegate import Gate, SiteAway, Streak, Surroundings
+from spa5.catalogue.gate import Fault, Gate, Kind, SiteAway, Streak, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -81,6 +80,7 @@ class Crawl:
         self.ends_at = 1e9
         surroundings = Surroundings(
             site=SITE,
+            first_url=INDEX,
             probe=self.probe,
             rest=self.rest,
             is_ending=lambda: self.now >= self.ends_at,

@@ -1,11 +1,10 @@
-"""Document: a book ready to be written, and how it is written over what is stored."""
+"""Document: an item ready to be written, and how it is written over what is stored."""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 from datetime import datetime, timezone
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import bson
 from bson import ObjectId
@@ -13,53 +12,57 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from spa5.drift import is_empty
-from spa5.items import Book, InvalidBook, book_id, brief, to_milliseconds, unread
+from spa5.catalogue.fields import is_empty, to_milliseconds
+from spa5.catalogue.item import InvalidItem
+from spa5.catalogue.text import brief
+
+if TYPE_CHECKING:
+    from spa5.catalogue.item import Key, Schema
 
 Outcome = Literal["inserted", "changed", "unchanged"]
 
-_FIELDS = frozenset(field.name for field in fields(Book)) - {"id"}
 _TIMES = ("crawled_at", "listed_at", "changed_at", "first_crawled_at")
 _AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 
 
 class Rejected(Exception):
-    """One book that BSON or MongoDB refuses; its neighbours are not concerned."""
+    """One item that BSON or MongoDB refuses; its neighbours are not concerned."""
 
 
 class HeldBack(Exception):
-    """One book that is not written before it is known how many others lose the same field."""
+    """One item that is not written before it is known how many others lose the same field."""
 
 
 class Document(NamedTuple):
-    """A book ready to be written: its fields as BSON documents, encoded once."""
+    """An item ready to be written: its fields as BSON documents, encoded once."""
 
-    id: str
+    schema: Schema
+    key: Key
     names: tuple[str, ...]  # of the fields in `content`
     content: bytes
     unread: bytes  # the usable part of fields that could not be read: it replaces nothing
-    absent: frozenset[str]  # the fields of a Book that disappear, for this one lacks them
+    absent: frozenset[str]  # known fields that disappear, for the item lacks them
     oid: ObjectId  # its `_id` if it is new
 
     @classmethod
-    def from_item(cls, item: dict[str, Any]) -> Document:
+    def from_item(cls, item: dict[str, Any], schema: Schema) -> Document:
         """Encode an item's fields, an empty `extra` left out; `Rejected` where BSON refuses."""
         content = {name: value for name, value in item.items() if name != "extra" or value}
-        names = unread(content.get("extra"))
+        names = schema.unread(content.get("extra"))
         try:
-            one = book_id(content.pop("id", None))
+            key = schema.kind.clean(content.pop(schema.key, None))
             usable = bson.encode({name: content.pop(name) for name in names & content.keys()})
             encoded = bson.encode(content)
-        except (BSONError, InvalidBook, OverflowError, RecursionError, ValueError) as error:
+        except (BSONError, InvalidItem, OverflowError, RecursionError, ValueError) as error:
             raise Rejected(brief(str(error), 200)) from None
-        if bad := [name for name in content.keys() - _FIELDS if not _is_field_name(name)]:
+        if bad := [name for name in content.keys() - schema.names if not _is_field_name(name)]:
             raise Rejected(f"a field can't be called {brief(bad[0])}")
         size = len(encoded) + len(usable) - len(bson.encode({}))
         if size > MOST_BYTES:
             raise Rejected(f"{size} bytes are more than MongoDB's 16 MB")
-        absent = _FIELDS.difference(names, content)
-        return cls(one, tuple(content), encoded, usable, absent, ObjectId())
+        absent = schema.names.difference(names, content)
+        return cls(schema, key, tuple(content), encoded, usable, absent, ObjectId())
 
     def equals(self, stored: dict[str, Any]) -> bool:
         """Whether a stored document holds this content, to the byte."""
@@ -94,7 +97,7 @@ class Document(NamedTuple):
         ]
         emptied = {name for name, after, before in changes if after and not before}
         is_mended = any(before and not after for _, after, before in changes)
-        if is_mended or unread(stored.get("extra")):
+        if is_mended or self.schema.unread(stored.get("extra")):
             emptied.discard("extra")
         return sorted(emptied)
 
@@ -103,13 +106,13 @@ class Document(NamedTuple):
         own_id = bson.encode({"_id": self.oid})
         times = bson.encode(dict.fromkeys(_TIMES, moment))
         change = {"$setOnInsert": _joined(own_id, self.content, self.unread, times)}
-        return Update(self.id, change, upsert=True)
+        return Update(self.key, change, upsert=True)
 
 
 class Update(NamedTuple):
-    """One book's update_one: what inserts it as new, or what changes the stored one."""
+    """One item's update_one: what inserts it as new, or what changes the stored one."""
 
-    id: str
+    key: Key
     change: dict[str, Any]
     upsert: bool
 
@@ -150,7 +153,7 @@ def _update(
     if content:
         change["$set"] = _joined(document.content, times)
         change["$unset"] = dict.fromkeys(document.absent, "")
-    return Update(document.id, change, upsert=False)
+    return Update(document.key, change, upsert=False)
 
 
 def _joined(*documents: bytes) -> RawBSONDocument:
@@ -160,6 +163,6 @@ def _joined(*documents: bytes) -> RawBSONDocument:
 
 
 def _is_field_name(name: Any) -> bool:
-    """Not what MongoDB takes as a path, an operator, or that a book's document has already."""
+    """Not what MongoDB takes as a path, an operator, or that an item's document has already."""
     taken = ("", "_id", *_TIMES)
     return isinstance(name, str) and name not in taken and name[0] != "$" and "." not in name

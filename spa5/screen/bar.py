@@ -4,15 +4,16 @@ where it is shown.
 
 from __future__ import annotations
 
-import logging
 import sys
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from scrapy.utils.log import get_scrapy_root_handler
 from tqdm import tqdm
 
+from spa5.engine import log_handler
+
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Sequence
 
 
@@ -32,8 +33,8 @@ class Bar(tqdm):  # type: ignore[type-arg]  # at run time it takes none
         super().__init__(
             file=sys.stderr, dynamic_ncols=True, miniters=0, smoothing=0.1, unit="", unit_scale=True
         )
-        handler = get_scrapy_root_handler()
-        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+        handler = log_handler()
+        if handler and handler.stream is sys.stderr:
             self.handler = handler
             handler.setStream(_Above())
 
@@ -41,7 +42,7 @@ class Bar(tqdm):  # type: ignore[type-arg]  # at run time it takes none
         self.total = total
         self.formats = formats
         if done == self.n:
-            self.refresh()  # an update would leave the time without a book out of the rate
+            self.refresh()  # an update would leave the time without an item out of the rate
         else:
             self.update(done - self.n)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from spa5.walk import same_entries
+from spa5.catalogue.walk import same_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from spa5.walk import Walk
+    from spa5.catalogue.item import Key
+    from spa5.catalogue.walk import Walk
 
 # What becomes of an id. `done`: acknowledged by MongoDB, or found good there; `gone`: the API's own
 # 404. The rest leaves it unresolved. `hopeless` ones are the same each time they are asked for.
@@ -27,10 +28,12 @@ _DUE, _ASKED, _DONE, _GONE, _LEFT = range(5)  # states of an id; `_LEFT` has a r
 class Listing:
     """Each id that the site listed, over all sweeps of a crawl, and what became of it.
 
-    It takes at most 100 bytes an id: those that are digits are held as numbers.
+    It takes at most 100 bytes an id: texts that are digits are held as numbers. `is_number`: the
+    ids are numbers themselves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_number: bool = False) -> None:
+        self._is_number = is_number
         self._states: dict[int | str, int] = {}
         self._reasons: dict[int | str, tuple[str, str]] = {}  # outcome and why
 
@@ -38,7 +41,7 @@ class Listing:
         """How many different ids were listed."""
         return len(self._states)
 
-    def meet(self, ids: Iterable[str]) -> list[str]:
+    def meet(self, ids: Iterable[Key]) -> list[Key]:
         """Note that these are listed; return, each once, those whose fate is to be found out."""
         due = []
         for one in ids:
@@ -48,7 +51,7 @@ class Listing:
                 due.append(one)
         return due
 
-    def settle(self, one: str, outcome: str, reason: str = "") -> None:
+    def settle(self, one: Key, outcome: str, reason: str = "") -> None:
         """Note what became of an id. What nobody listed here is of no concern."""
         key = _key(one)
         if key not in self._states:
@@ -69,13 +72,13 @@ class Listing:
             if state in (_ASKED, _LEFT):
                 self._states[key] = _DUE
 
-    def chunks(self, size: int) -> Iterator[list[str]]:
+    def chunks(self, size: int) -> Iterator[list[Key]]:
         """All listed ids, `size` at a time."""
         keys = list(self._states)
         for start in range(0, len(keys), size):
-            yield [str(key) for key in keys[start : start + size]]
+            yield [self._id(key) for key in keys[start : start + size]]
 
-    def check(self, ids: list[str], held: set[str]) -> int:
+    def check(self, ids: list[Key], held: set[Key]) -> int:
         """Note which of `ids` MongoDB should hold and does not; return how many it holds."""
         for one in ids:
             if one not in held and self._states[key := _key(one)] == _DONE:
@@ -103,9 +106,12 @@ class Listing:
         return next((why for why in lines if why.startswith(DRIFT)), None)
 
     @property
-    def unresolved(self) -> dict[str, tuple[str, str]]:
+    def unresolved(self) -> dict[Key, tuple[str, str]]:
         """By id, the outcome and the reason."""
-        return {str(key): why for key, why in self._reasons.items()}
+        return {self._id(key): why for key, why in self._reasons.items()}
+
+    def _id(self, key: int | str) -> Key:
+        return key if self._is_number else str(key)
 
     def _leave(self, key: int | str, outcome: str, reason: str) -> None:
         self._states[key] = _LEFT
@@ -178,7 +184,7 @@ def _repeating(listing: Listing, walk: Walk | None) -> str:
 
 
 def _incomplete(
-    unresolved: dict[str, tuple[str, str]], unusable: int, short: int, lost: int
+    unresolved: dict[Key, tuple[str, str]], unusable: int, short: int, lost: int
 ) -> str:
     parts = []
     if unresolved:
@@ -192,16 +198,18 @@ def _incomplete(
     return "; ".join(parts)
 
 
-def _named(unresolved: dict[str, tuple[str, str]]) -> str:
+def _named(unresolved: dict[Key, tuple[str, str]]) -> str:
     """The first ids by reason."""
     by_reason: dict[str, list[str]] = {}
     for one, (_, reason) in list(unresolved.items())[:MOST_NAMED]:
-        by_reason.setdefault(reason[:60], []).append(one)
+        by_reason.setdefault(reason[:60], []).append(str(one))
     more = ", …" if len(unresolved) > MOST_NAMED else ""
     return "; ".join(f"{why}: {', '.join(ids)}" for why, ids in by_reason.items()) + more
 
 
-def _key(one: str) -> int | str:
+def _key(one: Key) -> int | str:
     """Digits as a number, which takes less memory, unless its text would be another one."""
+    if isinstance(one, int):
+        return one
     is_number = one.isascii() and one.isdigit() and len(one) <= 18
     return int(one) if is_number and (one[0] != "0" or one == "0") else one

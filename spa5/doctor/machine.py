@@ -1,4 +1,4 @@
-"""What `scrapy doctor` finds: here of this machine, in `reach` of what a crawl must reach."""
+"""What `scrapy doctor` finds out about this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
 
 import spa5
-from spa5.items import brief
+from spa5.catalogue.text import brief
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from scrapy.settings import Settings
 
-    from spa5.spiders.books import BooksSpider
+    from spa5.catalogue.spider import CatalogueSpider
 
     # Returns what is well; None where it does not apply.
     Check: TypeAlias = Callable[[], Coroutine[Any, Any, "str | None"]]
@@ -55,23 +55,26 @@ class Line(NamedTuple):
     text: str
 
 
-async def examine(settings: Settings) -> AsyncIterator[Line]:
-    """Check everything; yield the lines in order, as soon as they are known."""
+async def examine(settings: Settings, name: str | None = None) -> AsyncIterator[Line]:
+    """Check all that a crawl needs; yield the lines in order, as soon as they are known.
+
+    `name` is the spider's; None: the first one.
+    """
     now = asyncio.get_running_loop().time
     lines: list[Line] = []
     follow = partial(_follow, lines, now() + LIMIT_SECONDS)
     await follow({"Python": python})
     await follow({"packages": packages})
     await follow({"reactor": partial(reactor, settings)})
-    await follow({"modules": modules, "settings": partial(usable, settings)})
+    await follow({"modules": modules, "settings": partial(usable, settings, name)})
     for line in lines:
         yield line
     if lines[-1].status != "ok":
         yield Line("skip", "the rest", "see above")
         return
-    from spa5 import reach  # it can be imported, as is known by now
+    from spa5.doctor import reach  # it can be imported, as is known by now
 
-    spider, deadline = spider_of(settings), now() + LIMIT_SECONDS
+    spider, deadline = spider_of(settings, name), now() + LIMIT_SECONDS
     groups = [
         asyncio.create_task(_group(name, partial(group, spider), deadline))
         for name, group in reach.GROUPS.items()
@@ -174,16 +177,17 @@ async def modules() -> str:
     return "all can be imported, and none is left out of an egg"
 
 
-def spider_of(settings: Settings) -> BooksSpider:
+def spider_of(settings: Settings, name: str | None) -> CatalogueSpider:
     """The spider of a crawl with these settings; UsageError where it refuses them."""
-    from spa5.spiders.books import BooksSpider
+    from spa5.commands import catalogue_spider
 
-    return BooksSpider.from_crawler(Crawler(BooksSpider, settings))
+    spider_class = catalogue_spider(settings, name)
+    return spider_class.from_crawler(Crawler(spider_class, settings))
 
 
-async def usable(settings: Settings) -> str:
+async def usable(settings: Settings, name: str | None = None) -> str:
     try:
-        spider = spider_of(settings)
+        spider = spider_of(settings, name)
     except UsageError as error:
         raise Trouble(str(error)) from None
     names = ("CONCURRENT_REQUESTS", "REFRESH_AFTER_DAYS", "MAX_SWEEPS")

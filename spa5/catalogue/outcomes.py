@@ -1,0 +1,115 @@
+"""Outcomes: what became of what the spider asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from itemadapter import ItemAdapter
+from scrapy import signals
+from scrapy.exceptions import IgnoreRequest
+from scrapy.spidermiddlewares.httperror import HttpError
+
+from spa5.catalogue.gate import SiteAway
+from spa5.catalogue.listing import DONE, FAILED, FORBIDDEN, GONE, REJECTED, Listing
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+    from twisted.python.failure import Failure
+
+    from spa5.catalogue.item import Key
+    from spa5.catalogue.spider import CatalogueSpider
+    from spa5.catalogue.walk import Page
+    from spa5.crew import Crew
+
+
+class Outcomes:
+    """Counts and logs what failed, and notes in `listing` what became of each listed item.
+
+    In a shared crawl the leader has the listing: `crew` tells it.
+    """
+
+    def __init__(self, crawler: Crawler, spider: CatalogueSpider):
+        self._crawler = crawler
+        self._spider = spider
+        self._logger = spider.logger
+        self.crew: Crew | None = None
+        self.listing = Listing(is_number=spider.schema.kind.type is int)
+        crawler.signals.connect(self.item_scraped, signals.item_scraped)
+        crawler.signals.connect(self.item_dropped, signals.item_dropped)
+
+    def settle(self, key: Any, outcome: str, reason: str = "") -> None:
+        """Note what became of a listed item, see `Listing`."""
+        if self.crew:
+            self.crew.tell(key, outcome, reason)
+        else:
+            self.hear(key, outcome, reason)
+
+    def hear(self, key: Any, outcome: str, reason: str) -> None:
+        """Note what became of an item, in this worker or in another one that shares the crawl."""
+        self.listing.settle(key, outcome, reason)
+
+    def item_scraped(self, item: Any) -> None:
+        self.settle(self._key_of(item), DONE)
+
+    def item_dropped(self, item: Any, exception: BaseException) -> None:
+        outcome = getattr(exception, "outcome", REJECTED)
+        self.settle(self._key_of(item), outcome, str(exception))
+
+    def index_failed(self, failure: Failure) -> None:
+        request, error = _request(failure), failure.value
+        page, spider = request.meta["page"], self._spider
+        if request.meta["walk"] is not spider.walk:  # another one asked for it
+            return
+        if isinstance(error, SiteAway):
+            spider.walk.lose(page)
+        else:
+            reason, hopeless = spider.answers.reason(error), _is_forbidden(error)
+            self.page_lost(page, request.url, reason, hopeless=hopeless)
+
+    def detail_failed(self, failure: Failure) -> None:
+        request, error = _request(failure), failure.value
+        key, answers = request.meta["key"], self._spider.answers
+        if isinstance(error, SiteAway):
+            return  # the crawl ends, and the gate has said why
+        if isinstance(error, HttpError) and answers.is_gone(error.response):
+            self._crawler.stats.inc_value("catalogue/vanished")
+            self._logger.info("%s is listed, but gone (404)", request.url)
+            self.settle(key, GONE)
+        else:
+            outcome = FORBIDDEN if _is_forbidden(error) else FAILED
+            self.detail_lost(key, request.url, answers.reason(error), outcome)
+
+    def page_lost(self, page: Page, url: str, reason: str, *, hopeless: bool = False) -> None:
+        self._crawler.stats.inc_value("catalogue/index_failed")
+        self._logger.error("%s failed: %s", url, reason)
+        self._spider.walk.lose(page, hopeless=hopeless)
+
+    def detail_lost(self, key: Key | None, url: str, reason: str, outcome: str = FAILED) -> None:
+        self._crawler.stats.inc_value("catalogue/failed")
+        self._logger.error("%s failed: %s", url, reason)
+        self.settle(key, outcome, reason)
+
+    def field_errors(self, url: str, errors: list[str]) -> None:
+        """Count the fields that could not be read, and name the first ones."""
+        if self._crawler.stats.get_value("catalogue/field_errors") is None:
+            self._logger.warning(
+                "%s: left out what can't be stored of %s; further ones are only counted, as "
+                "catalogue/field_errors",
+                url,
+                ", ".join(sorted(set(errors))),
+            )
+        self._crawler.stats.inc_value("catalogue/field_errors", len(errors))
+
+    def _key_of(self, item: Any) -> Any:
+        return ItemAdapter(item).get(self._spider.schema.key)
+
+
+def _request(failure: Failure) -> Request:
+    request: Request = failure.request  # type: ignore[attr-defined]  # set by Scrapy's scraper
+    return request
+
+
+def _is_forbidden(error: BaseException | None) -> bool:
+    """True if robots.txt forbids the URL, as it will the next time."""
+    return isinstance(error, IgnoreRequest) and "robots.txt" in str(error)

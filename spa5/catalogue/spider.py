@@ -1,0 +1,226 @@
+"""CatalogueSpider: index page -> detail request -> item. A site is a subclass of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from scrapy import Request, Spider
+
+from spa5.catalogue.answers import Answers, Flaw
+from spa5.catalogue.arguments import Arguments, check_settings, positive, site_root
+from spa5.catalogue.demand import Demand
+from spa5.catalogue.item import InvalidItem, schema_of
+from spa5.catalogue.listing import INVALID
+from spa5.catalogue.outcomes import Outcomes
+from spa5.catalogue.walk import Page, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+    from scrapy.settings import BaseSettings
+    from twisted.python.failure import Failure
+    from typing_extensions import Self
+
+    from spa5.catalogue.item import Item, Key
+
+
+class CatalogueSpider(Spider):
+    """Asks for a catalogue's index pages, and for the detail of each item that they list.
+
+    A subclass names itself, its `site`, its `path` and its `item_class`. Where its API differs, it
+    overrides `index_url`, `detail_url`, `entries`, `count` or `log_in`.
+
+    Arguments: `pages` (index pages at the most; all), `page_size` (entries a page; 100), `refresh`
+    (which stored items to fetch again: `changed`, `missing` or `all`; `changed`), `ids` (just these
+    items, no index: comma-separated, or `@FILE` with one a line) and `accept` (`drift`: what the
+    site sends is right). Settings: SITE_URL, CONCURRENT_REQUESTS, REDIS_URL, CRAWL_ID.
+    """
+
+    site: str  # the site's root; SITE_URL takes its place
+    path: str  # the API's below it, between slashes
+    item_class: ClassVar[type[Item]]
+
+    def index_url(self, page: Page) -> str:
+        """The URL of the index page with at most `page.limit` entries from `page.offset` on."""
+        return f"{self.site}{self.path}?limit={page.limit}&offset={page.offset}"
+
+    def detail_url(self, key: Key) -> str:
+        """The URL of an item's detail, as the site has it without a redirect."""
+        return f"{self.site}{self.path}{key}/"
+
+    def entries(self, data: Any) -> list[Any]:
+        """The entries on an index page, given its JSON object."""
+        entries: list[Any] = data["results"]
+        return entries
+
+    def count(self, data: Any) -> Any:
+        """How many entries the catalogue has, as an index page tells it."""
+        return data["count"]
+
+    def __init__(self, name: str | None = None, **given: Any):
+        super().__init__(name, **{key: given[key] for key in given if key.startswith("_")})
+        self.schema = schema_of(self.item_class)
+        self.arguments = Arguments.parse(given, self.schema.kind)
+        self.allowed_domains: list[str] = []
+        self.walk = Walk(self.arguments.page_size, self.arguments.pages)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        check_settings(crawler.settings)
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        spider.site = site_root(crawler.settings["SITE_URL"] or cls.site)
+        spider.allowed_domains = [urlsplit(spider.site).hostname or ""]
+        spider.answers = Answers(spider)
+        spider.demand = Demand(crawler)
+        spider.outcomes = Outcomes(crawler, spider)
+        return spider
+
+    answers: Answers
+    demand: Demand
+    outcomes: Outcomes
+
+    @classmethod
+    def update_settings(cls, settings: BaseSettings) -> None:
+        """CONCURRENT_REQUESTS alone rules: the limit per domain follows at the same priority."""
+        super().update_settings(settings)
+        limit = positive("CONCURRENT_REQUESTS", settings["CONCURRENT_REQUESTS"])
+        priority = settings.getpriority("CONCURRENT_REQUESTS") or 0
+        settings.set("CONCURRENT_REQUESTS_PER_DOMAIN", limit, priority)
+        if settings["REDIS_URL"] or settings["CRAWL_ID"]:
+            settings.set("SCHEDULER", "spa5.crew.scheduler.Scheduler", "spider")
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the crawl is of the whole catalogue."""
+        return self.arguments.ids is None and self.arguments.pages is None
+
+    async def start(self) -> AsyncIterator[Request]:
+        """Yield the index pages lazily, so that few requests wait but never none."""
+        if self.arguments.ids is not None:
+            for key in self.arguments.ids:
+                yield self.detail_request(key, {})
+            return
+        walk = self.walk
+        self.demand.begin()
+        while not walk.is_abandoned and (walk.open or not walk.is_over):
+            if not self.demand.lacks_requests(walk) or not (page := walk.next_page()):
+                await self.demand.next_answer()
+            else:
+                yield self.index_request(page)
+
+    def begin_walk(self, sweep: int) -> None:
+        """Begin anew. What the sweeps before left unresolved is asked for again.
+
+        Each sweep asks for pages of another size: a site whose order is not stable lists other
+        entries at their ends.
+        """
+        self.outcomes.listing.begin_sweep()
+        size, pages = self.arguments.page_size, self.arguments.pages
+        more = 0 if pages is not None or self.walk.lost_pages else sweep - 1
+        self.walk = Walk(size + more, pages)
+
+    def index_request(self, page: Page) -> Request:
+        return Request(
+            self.index_url(page),
+            self.parse_index,
+            errback=self.index_failed,
+            meta={"page": page, "walk": self.walk},
+        )
+
+    def detail_request(self, key: Key, listed: dict[str, Any]) -> Request:
+        """The request for an item's detail; `listed` is what the index page says of it."""
+        return Request(
+            self.detail_url(key),
+            self.parse_detail,
+            errback=self.detail_failed,
+            # A key needs no quoting, which Scrapy and aiohttp would do each time.
+            meta={"key": key, "listed": listed, "verbatim_url": True},
+        )
+
+    def parse_index(self, response: Response) -> list[Request]:
+        """A request for each item that the page lists, and for what it was cut short of.
+
+        A list, for the walk waits for this page whatever becomes of the requests.
+        """
+        self.demand.answered()
+        page: Page = response.meta.get("page") or Page(0, self.walk.step)
+        walk: Walk = response.meta.get("walk") or self.walk
+        if "walk" not in response.meta:  # in the shell
+            walk.open += 1
+        if walk is not self.walk:  # another one asked for it
+            return []
+        try:
+            answer = self.answers.index(response, response.meta)
+            keys, listed = self._keys(response.url, answer.entries)
+        except Flaw as flaw:
+            self.outcomes.page_lost(page, response.url, str(flaw))
+            return []
+        except BaseException:
+            walk.lose(page)
+            raise
+        self._inc("catalogue/listed", len(keys))
+        rest = walk.answered(page, keys, answer.count)
+        if walk.count is not None:
+            self.crawler.stats.set_value("catalogue/expected", walk.count)
+        more = [self.index_request(rest)] if rest else []
+        return more + [self.detail_request(key, entry) for key, entry in listed.items()]
+
+    def _keys(
+        self, url: str, entries: list[Any]
+    ) -> tuple[list[Key | None], dict[Key, dict[str, Any]]]:
+        """The keys in their order, None for unusable ones; by key, what the page says of each."""
+        keys: list[Key | None] = []
+        listed: dict[Key, dict[str, Any]] = {}
+        for entry in entries:
+            try:
+                given = entry.get(self.schema.key) if isinstance(entry, dict) else None
+                key = self.schema.kind.clean(given)
+            except InvalidItem as error:
+                self._inc("catalogue/invalid")
+                self.logger.warning("%s lists no usable %s: %s", url, self.schema.noun, error)
+                keys.append(None)
+            else:
+                listed[key] = {name: entry.get(name) for name in self.schema.listed}
+                keys.append(key)
+        return keys, listed
+
+    def parse_detail(self, response: Response) -> Iterator[Item]:
+        """Yield the item that a detail holds, if it is the one that was asked for."""
+        self.demand.answered()
+        errors: list[str] = []
+        asked = response.meta.get("key") or self.answers.asked(response.url)
+        try:
+            data = self.answers.detail(response, response.meta)
+            item = self.item_class.from_api(data, errors)
+            if self.schema.key_of(item) != asked:
+                raise InvalidItem(f"it answers with {self.schema.noun} {self.schema.key_of(item)}")
+        except Flaw as flaw:
+            self.outcomes.detail_lost(asked, response.url, str(flaw))
+            return
+        except InvalidItem as error:
+            self._inc("catalogue/invalid")
+            self.logger.warning("%s holds no usable %s: %s", response.url, self.schema.noun, error)
+            self.outcomes.settle(asked, INVALID, str(error))
+            return
+        if errors:
+            self.outcomes.field_errors(response.url, errors)
+        yield item
+
+    def index_failed(self, failure: Failure) -> None:
+        self.demand.answered()
+        self.outcomes.index_failed(failure)
+
+    def detail_failed(self, failure: Failure) -> None:
+        self.demand.answered()
+        self.outcomes.detail_failed(failure)
+
+    def _inc(self, stat: str, by: int = 1) -> None:
+        self.crawler.stats.inc_value(stat, by)
+
+
+def catalogue_of(crawler: Crawler) -> CatalogueSpider | None:
+    """A crawler's spider; None where it is another one, such as the shell's."""
+    return crawler.spider if isinstance(crawler.spider, CatalogueSpider) else None

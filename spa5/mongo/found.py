@@ -1,0 +1,165 @@
+"""The collection as it is found: what would make a crawl store items twice, with its cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pymongo.errors import DuplicateKeyError
+
+from spa5.catalogue.text import brief
+from spa5.mongo.connection import StoreError
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from motor.motor_asyncio import AsyncIOMotorCollection
+
+    from spa5.catalogue.item import Schema
+
+    Items: TypeAlias = AsyncIOMotorCollection[dict[str, Any]]
+
+_MOST = 9e18  # what `$toLong` takes
+_IN_RANGE = "{$gte: 0, $lt: 9e18}"  # the same for mongosh
+
+
+async def unique_index(items: Items, schema: Schema) -> str | None:
+    """The name of the unique index on the key; None where there is none.
+
+    `StoreError` where another one is in its way, or the collection holds items under keys that a
+    crawl would not find.
+    """
+    indexes = await items.index_information()
+    names = [name for name, index in indexes.items() if _is_unique(index, schema.key)]
+    await _refuse_strange(items, schema, _strange(schema) if names else _unusable(schema))
+    if not names and (usual := f"{schema.key}_1") in indexes:
+        raise StoreError(
+            f"{_where(items)} has an index on {schema.key} that is not unique, or not for all "
+            f"items: drop it with {_shell(items)}.dropIndex('{usual}'), and crawl again"
+        )
+    return names[0] if names else None
+
+
+async def make_unique_index(items: Items, schema: Schema) -> str:
+    """Make it, and return its name; `StoreError` where copies are in its way."""
+    try:
+        return str(await items.create_index(schema.key, unique=True))
+    except DuplicateKeyError as error:
+        key = (error.details or {}).get("keyValue", {}).get(schema.key)
+        raise StoreError(await _copies(items, schema, key)) from None
+
+
+async def refuse_copies(items: Items, schema: Schema) -> None:
+    """`StoreError` where copies would be in the way of a unique index."""
+    copies: list[dict[str, Any]] = [
+        {"$group": {"_id": f"${schema.key}", "items": {"$sum": 1}}},
+        {"$match": {"items": {"$gt": 1}}},
+        {"$limit": 1},
+    ]
+    async for group in items.aggregate(copies, allowDiskUse=True):
+        raise StoreError(await _copies(items, schema, group["_id"]))
+
+
+async def _copies(items: Items, schema: Schema, key: Any) -> str:
+    where, noun = _where(items), schema.nouns
+    if isinstance(key, schema.kind.type):
+        return (
+            f"{where} holds {noun} twice, {brief(key)} for example, so that its unique index on "
+            f"{schema.key} can't be made: move the copies away (README, Duplicates) or use another "
+            f"MONGO_COLLECTION"
+        )
+    count = await items.count_documents(_unusable(schema))
+    return (
+        f"{where} holds {count} documents without a {schema.noun}'s {schema.key}, so that its "
+        f"unique index on {schema.key} can't be made: move them away (README, Duplicates) or use "
+        f"another MONGO_COLLECTION"
+    )
+
+
+def _is_unique(index: dict[str, Any], key: str) -> bool:
+    is_whole = not index.keys() & {"hidden", "partialFilterExpression"}
+    return index["key"] == [(key, 1)] and bool(index.get("unique")) and is_whole
+
+
+def _unusable(schema: Schema) -> dict[str, Any]:
+    """A query for documents whose key is not of the key's type."""
+    types = ["string"] if schema.kind.type is str else ["int", "long"]
+    return {schema.key: {"$not": {"$type": types}}}
+
+
+def _strange(schema: Schema) -> dict[str, Any]:
+    """The same, as far as the index tells it, which takes no time however many items there are."""
+    types = ["number"] if schema.kind.type is str else ["string", "double", "decimal"]
+    return {"$or": [{schema.key: None}, *({schema.key: {"$type": one}} for one in types)]}
+
+
+async def _refuse_strange(items: Items, schema: Schema, query: dict[str, Any]) -> None:
+    key = f"${schema.key}"
+    has_none = {"$lte": [key, None]}
+    kind = {
+        "$switch": {
+            "branches": [
+                {"case": _can_be_key(key, schema), "then": "key"},
+                {"case": {"$and": [has_none, _can_be_key("$_id", schema)]}, "then": "_id"},
+            ],
+            "default": "none",
+        }
+    }
+    first = {"$first": {"key": key, "_id": "$_id"}}
+    group = {"_id": kind, "count": {"$sum": 1}, "one": first}
+    async for found in items.aggregate([{"$match": query}, {"$group": group}]):
+        if found["_id"] == "none":
+            continue
+        example = f"for example {brief(found['one'].get(found['_id']))}"
+        if found["_id"] == "key":
+            other = "a number" if schema.kind.type is str else "no whole number"
+            said = f"{schema.noun}s whose {schema.key} is {other}, {example}"
+            cure = _key_of_the_other_type(schema)
+        else:
+            said = f"{schema.noun}s with their {schema.key} in _id alone, {example}"
+            cure = _key_from_own_id(schema)
+        raise StoreError(
+            f"{_where(items)} holds {found['count']} {said}: a crawl would store them again. "
+            f"Mend it in mongosh, see README, Duplicates: {_shell(items)}.{cure}"
+        )
+
+
+# For mongosh. To text by way of `$toLong`, for `$toString` alone makes '1e+07' of the double
+# 10000000.
+def _key_of_the_other_type(schema: Schema) -> str:
+    key = schema.key
+    whole = f"{{{key}: {_IN_RANGE}, $expr: {{$eq: ['${key}', {{$trunc: '${key}'}}]}}}}"
+    if schema.kind.type is str:
+        return f"updateMany({whole}, [{{$set: {{{key}: {{$toString: {{$toLong: '${key}'}}}}}}}}])"
+    text = f"{{{key}: {{$regex: '^{schema.kind.pattern}$'}}}}"
+    return f"updateMany({{$or: [{text}, {whole}]}}, [{{$set: {{{key}: {{$toLong: '${key}'}}}}}}])"
+
+
+def _key_from_own_id(schema: Schema) -> str:
+    key = schema.key
+    where = f"{{$or: [{{_id: {{$regex: '^{schema.kind.pattern}$'}}}}, {{_id: {_IN_RANGE}}}]}}"
+    value = "{$toLong: '$_id'}"
+    if schema.kind.type is str:
+        value = "{$cond: [{$isNumber: '$_id'}, {$toString: {$toLong: '$_id'}}, '$_id']}"
+    return f"updateMany({{{key}: null, {where[1:-1]}}}, [{{$set: {{{key}: {value}}}}}])"
+
+
+def _can_be_key(field: str, schema: Schema) -> dict[str, Any]:
+    """True if it is a key, or a key of the other type."""
+    text = {"$cond": [{"$eq": [{"$type": field}, "string"]}, field, ""]}
+    is_text = {"$regexMatch": {"input": text, "regex": f"^{schema.kind.pattern}$"}}
+    return {"$or": [_is_whole(field), is_text]}
+
+
+def _is_whole(field: str) -> dict[str, Any]:
+    in_range = {"$and": [{"$gte": [field, 0]}, {"$lt": [field, _MOST]}]}
+    whole = {"$and": [in_range, {"$eq": [field, {"$trunc": field}]}]}
+    return {"$cond": [{"$isNumber": field}, whole, False]}
+
+
+def _where(items: Items) -> str:
+    return f"{items.database.name}.{items.name}"
+
+
+def _shell(items: Items) -> str:
+    """How mongosh calls the collection."""
+    return f"db.{items.name}" if items.name.isidentifier() else f"db.getCollection('{items.name}')"

@@ -1,0 +1,6 @@
+"""What people see of a crawl.
+
+progress: a bar while it runs, and a summary at its end.
+bar: the line at the bottom of a terminal.
+diff: how items differ from what is stored.
+"""
