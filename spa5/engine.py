@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from scrapy import signals
 from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler
 from scrapy.statscollectors import MemoryStatsCollector
 from scrapy.utils.log import get_scrapy_root_handler
@@ -52,6 +53,12 @@ def is_idle(crawler: Crawler) -> bool:
     slot = engine.scraper.slot
     is_waiting = bool(engine.downloader.active) or engine.scheduler.has_pending_requests()
     return not is_waiting and (slot is None or slot.is_idle())
+
+
+async def idle(crawler: Crawler) -> None:
+    """Return when every request is answered and every item is through the pipelines."""
+    while not is_idle(crawler):
+        await crawler.signals.wait_for(signals.scheduler_empty)
 
 
 def under_way(crawler: Crawler) -> int:

@@ -39,7 +39,9 @@ class Flaw(ValueError):
 class IndexPage:
     """An index page as the site answered it."""
 
-    entries: list[Any]
+    keys: list[Key | None]  # of its entries in their order; None for one without a usable key
+    listed: dict[Key, dict[str, Any]]  # by key, what the page says of an item
+    unusable: list[str]  # why, for each entry without a usable key
     count: int | None  # the catalogue's size as the page tells it; None where that is unusable
 
 
@@ -88,7 +90,21 @@ class Answers:
                 f"an index page of {len(entries)} entries, where {page.limit} were asked for"
             )
         count = _of_user(self._spider.count, data)
-        return IndexPage(entries, count if type(count) is int and count >= 0 else None)
+        index = IndexPage([], {}, [], count if type(count) is int and count >= 0 else None)
+        for entry in entries:
+            self._enter(index, entry)
+        return index
+
+    def _enter(self, index: IndexPage, entry: Any) -> None:
+        is_object = isinstance(entry, dict)
+        try:
+            key = self._schema.kind.clean(entry.get(self._schema.key) if is_object else None)
+        except InvalidItem as error:
+            index.keys.append(None)
+            index.unusable.append(str(error))
+        else:
+            index.keys.append(key)
+            index.listed[key] = {name: entry.get(name) for name in self._schema.listed}
 
     def detail(self, response: Response, meta: Mapping[str, Any]) -> dict[str, Any]:
         """A detail, which must have what its entry on the index page has; `Flaw` if it is none."""

@@ -165,6 +165,11 @@ def to_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def now() -> datetime:
+    """The time, cut to the milliseconds that MongoDB keeps."""
+    return to_milliseconds(datetime.now(timezone.utc))
+
+
 def is_empty(value: Any) -> bool:
     """True for null, blank text, and a list or an object without anything else in it."""
     if isinstance(value, str):

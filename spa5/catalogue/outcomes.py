@@ -10,13 +10,14 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
 from spa5.catalogue.gate import SiteAway
-from spa5.catalogue.listing import DONE, FAILED, FORBIDDEN, GONE, REJECTED, Listing
+from spa5.catalogue.listing import DONE, FAILED, FORBIDDEN, GONE, INVALID, REJECTED, Listing
 
 if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.crawler import Crawler
     from twisted.python.failure import Failure
 
+    from spa5.catalogue.answers import IndexPage
     from spa5.catalogue.item import Key
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.catalogue.walk import Page
@@ -34,9 +35,13 @@ class Outcomes:
         self._spider = spider
         self._logger = spider.logger
         self.crew: Crew | None = None
-        self.listing = Listing(is_number=spider.schema.kind.type is int)
+        self.forget()
         crawler.signals.connect(self.item_scraped, signals.item_scraped)
         crawler.signals.connect(self.item_dropped, signals.item_dropped)
+
+    def forget(self) -> None:
+        """Begin with an empty listing."""
+        self.listing = Listing(is_number=self._spider.schema.kind.type is int)
 
     def settle(self, key: Any, outcome: str, reason: str = "") -> None:
         """Note what became of a listed item, see `Listing`."""
@@ -57,6 +62,7 @@ class Outcomes:
         self.settle(self._key_of(item), outcome, str(exception))
 
     def index_failed(self, failure: Failure) -> None:
+        self._spider.demand.answered()
         request, error = _request(failure), failure.value
         page, spider = request.meta["page"], self._spider
         if request.meta["walk"] is not spider.walk:  # another one asked for it
@@ -68,6 +74,7 @@ class Outcomes:
             self.page_lost(page, request.url, reason, hopeless=hopeless)
 
     def detail_failed(self, failure: Failure) -> None:
+        self._spider.demand.answered()
         request, error = _request(failure), failure.value
         key, answers = request.meta["key"], self._spider.answers
         if isinstance(error, SiteAway):
@@ -80,6 +87,14 @@ class Outcomes:
             outcome = FORBIDDEN if _is_forbidden(error) else FAILED
             self.detail_lost(key, request.url, answers.reason(error), outcome)
 
+    def listed(self, url: str, index: IndexPage) -> None:
+        """Count what an index page lists, and name the entries that are not usable."""
+        self._crawler.stats.inc_value("catalogue/listed", len(index.keys))
+        for reason in index.unusable:
+            self._crawler.stats.inc_value("catalogue/invalid")
+            noun = self._spider.schema.noun
+            self._logger.warning("%s lists no usable %s: %s", url, noun, reason)
+
     def page_lost(self, page: Page, url: str, reason: str, *, hopeless: bool = False) -> None:
         self._crawler.stats.inc_value("catalogue/index_failed")
         self._logger.error("%s failed: %s", url, reason)
@@ -89,6 +104,18 @@ class Outcomes:
         self._crawler.stats.inc_value("catalogue/failed")
         self._logger.error("%s failed: %s", url, reason)
         self.settle(key, outcome, reason)
+
+    def detail_invalid(self, key: Key | None, url: str, reason: str) -> None:
+        self._crawler.stats.inc_value("catalogue/invalid")
+        self._logger.warning("%s holds no usable %s: %s", url, self._spider.schema.noun, reason)
+        self.settle(key, INVALID, reason)
+
+    def not_marked(self, key: Key, reason: str) -> None:
+        """Note that MongoDB does not let a stored item be marked as listed: it alone is lost."""
+        self._crawler.stats.inc_value("mongo/rejected")
+        noun = self._spider.schema.noun
+        self._logger.warning("MongoDB refuses to mark %s %s as listed: %s", noun, key, reason)
+        self.settle(key, REJECTED, reason)
 
     def field_errors(self, url: str, errors: list[str]) -> None:
         """Count the fields that could not be read, and name the first ones."""

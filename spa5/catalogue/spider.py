@@ -11,7 +11,6 @@ from spa5.catalogue.answers import Answers, Flaw
 from spa5.catalogue.arguments import Arguments, check_settings, positive, site_root
 from spa5.catalogue.demand import Demand
 from spa5.catalogue.item import InvalidItem, schema_of
-from spa5.catalogue.listing import INVALID
 from spa5.catalogue.outcomes import Outcomes
 from spa5.catalogue.walk import Page, Walk
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
     from scrapy.settings import BaseSettings
-    from twisted.python.failure import Failure
     from typing_extensions import Self
 
     from spa5.catalogue.item import Item, Key
@@ -118,6 +116,9 @@ class CatalogueSpider(Spider):
         entries at their ends.
         """
         self.outcomes.listing.begin_sweep()
+        self.crawler.stats.set_value("catalogue/sweeps", sweep)
+        for name in ("listed", "invalid"):  # each sweep meets the whole catalogue
+            self.crawler.stats.set_value(f"catalogue/{name}", 0)
         size, pages = self.arguments.page_size, self.arguments.pages
         more = 0 if pages is not None or self.walk.lost_pages else sweep - 1
         self.walk = Walk(size + more, pages)
@@ -126,7 +127,7 @@ class CatalogueSpider(Spider):
         return Request(
             self.index_url(page),
             self.parse_index,
-            errback=self.index_failed,
+            errback=self.outcomes.index_failed,
             meta={"page": page, "walk": self.walk},
         )
 
@@ -135,7 +136,7 @@ class CatalogueSpider(Spider):
         return Request(
             self.detail_url(key),
             self.parse_detail,
-            errback=self.detail_failed,
+            errback=self.outcomes.detail_failed,
             # A key needs no quoting, which Scrapy and aiohttp would do each time.
             meta={"key": key, "listed": listed, "verbatim_url": True},
         )
@@ -153,39 +154,19 @@ class CatalogueSpider(Spider):
         if walk is not self.walk:  # another one asked for it
             return []
         try:
-            answer = self.answers.index(response, response.meta)
-            keys, listed = self._keys(response.url, answer.entries)
+            index = self.answers.index(response, response.meta)
         except Flaw as flaw:
             self.outcomes.page_lost(page, response.url, str(flaw))
             return []
         except BaseException:
             walk.lose(page)
             raise
-        self._inc("catalogue/listed", len(keys))
-        rest = walk.answered(page, keys, answer.count)
+        self.outcomes.listed(response.url, index)
+        rest = walk.answered(page, index.keys, index.count)
         if walk.count is not None:
             self.crawler.stats.set_value("catalogue/expected", walk.count)
         more = [self.index_request(rest)] if rest else []
-        return more + [self.detail_request(key, entry) for key, entry in listed.items()]
-
-    def _keys(
-        self, url: str, entries: list[Any]
-    ) -> tuple[list[Key | None], dict[Key, dict[str, Any]]]:
-        """The keys in their order, None for unusable ones; by key, what the page says of each."""
-        keys: list[Key | None] = []
-        listed: dict[Key, dict[str, Any]] = {}
-        for entry in entries:
-            try:
-                given = entry.get(self.schema.key) if isinstance(entry, dict) else None
-                key = self.schema.kind.clean(given)
-            except InvalidItem as error:
-                self._inc("catalogue/invalid")
-                self.logger.warning("%s lists no usable %s: %s", url, self.schema.noun, error)
-                keys.append(None)
-            else:
-                listed[key] = {name: entry.get(name) for name in self.schema.listed}
-                keys.append(key)
-        return keys, listed
+        return more + [self.detail_request(key, entry) for key, entry in index.listed.items()]
 
     def parse_detail(self, response: Response) -> Iterator[Item]:
         """Yield the item that a detail holds, if it is the one that was asked for."""
@@ -201,24 +182,11 @@ class CatalogueSpider(Spider):
             self.outcomes.detail_lost(asked, response.url, str(flaw))
             return
         except InvalidItem as error:
-            self._inc("catalogue/invalid")
-            self.logger.warning("%s holds no usable %s: %s", response.url, self.schema.noun, error)
-            self.outcomes.settle(asked, INVALID, str(error))
+            self.outcomes.detail_invalid(asked, response.url, str(error))
             return
         if errors:
             self.outcomes.field_errors(response.url, errors)
         yield item
-
-    def index_failed(self, failure: Failure) -> None:
-        self.demand.answered()
-        self.outcomes.index_failed(failure)
-
-    def detail_failed(self, failure: Failure) -> None:
-        self.demand.answered()
-        self.outcomes.detail_failed(failure)
-
-    def _inc(self, stat: str, by: int = 1) -> None:
-        self.crawler.stats.inc_value(stat, by)
 
 
 def catalogue_of(crawler: Crawler) -> CatalogueSpider | None:

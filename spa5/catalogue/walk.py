@@ -94,6 +94,11 @@ class Walk:
         return len(self._lost) + sum(offset < self._reach for offset in self._empty)
 
     @property
+    def is_miscounted(self) -> bool:
+        """True if the pages list another number of entries than the site counts; none was lost."""
+        return not self.lost_pages and self.count != self.listed
+
+    @property
     def may_find_more(self) -> bool:
         """True if another walk may be given a page that this one lost."""
         return self.lost_pages > self._hopeless

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 
+from spa5.catalogue.fields import now
 from spa5.crew import scripts, wire
 from spa5.crew.outage import Outage
 from spa5.crew.server import RedisUnavailable, client, explain, is_of_others, place
-from spa5.mongo.documents import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable

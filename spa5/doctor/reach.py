@@ -71,9 +71,11 @@ async def _api(spider: CatalogueSpider, ask: Ask) -> str:
     response = _checked(await ask(url, most_bytes))
     try:
         index = spider.answers.index(response, {"page": page})
-        if not index.entries:
+        if not index.keys:
             raise Remark(f"{spider.site} answers, but lists no {noun}")
-        listed = key_of(spider.item_class.from_api(index.entries[0]))
+        listed = index.keys[0]
+        if listed is None:
+            raise InvalidItem(index.unusable[0])
         url = spider.detail_url(listed)
         response = _checked(await ask(url, most_bytes))
         found = key_of(spider.item_class.from_api(spider.answers.detail(response, {})))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import bson
@@ -12,7 +12,7 @@ from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from spa5.catalogue.fields import is_empty, to_milliseconds
+from spa5.catalogue.fields import is_empty
 from spa5.catalogue.item import InvalidItem
 from spa5.catalogue.text import brief
 
@@ -132,11 +132,6 @@ def plan(
     if stored["_id"] == document.oid:
         outcome = "inserted"
     return outcome, _update(document, stored, moment, content=not same)
-
-
-def now() -> datetime:
-    """The time, cut to the milliseconds that MongoDB keeps."""
-    return to_milliseconds(datetime.now(timezone.utc))
 
 
 def _update(

@@ -22,6 +22,7 @@ from pymongo.errors import (
     WriteError,
 )
 
+from spa5.catalogue.fields import now
 from spa5.catalogue.text import brief
 from spa5.mongo import found
 from spa5.mongo.connection import (
@@ -35,7 +36,7 @@ from spa5.mongo.connection import (
     hosts,
     is_passing,
 )
-from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected, Update, now, plan
+from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected, Update, plan
 from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
 
 if TYPE_CHECKING:

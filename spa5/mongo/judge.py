@@ -1,0 +1,71 @@
+"""Judge: the verdict of a crawl, for which MongoDB is asked what it holds now."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
+
+if TYPE_CHECKING:
+    from spa5.catalogue.spider import CatalogueSpider
+    from spa5.catalogue.walk import Walk
+    from spa5.mongo.store import Store
+
+logger = logging.getLogger(__name__)
+
+_MOST_ASKED = 10_000  # ids in one question to MongoDB
+
+
+class Judge:
+    """Judges the crawl of a spider by what its site listed, and by what is stored of that now.
+
+    `StoreError` where MongoDB can't be asked.
+    """
+
+    def __init__(self, store: Store, spider: CatalogueSpider, drift_share: float):
+        self._store = store
+        self._spider = spider
+        self._drift_share = drift_share
+        self.others = 0  # stored items that the site does not list
+
+    async def verdict(self, walks: list[Walk]) -> Verdict:
+        """The verdict after the last of these walks; there is none where ids were given."""
+        spider, listing = self._spider, self._spider.outcomes.listing
+        accepts_drift = spider.arguments.accepts_drift
+        listing.end_sweep(believes_gone=accepts_drift)
+        held = 0
+        for ids in listing.chunks(_MOST_ASKED):
+            held += listing.check(ids, await self._store.held(ids))
+        self.others = await self._store.total() - held
+        before = await self._store.last_complete(spider.name, spider.site)
+        if listing.drift:
+            return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
+        is_known = spider.is_whole and not walks[-1].lost_pages
+        if is_known and not accepts_drift and is_drift(len(listing), before, self._drift_share):
+            line = (
+                f"the site lists {len(listing)} {spider.schema.nouns}, the last complete crawl "
+                f"found {before}. If that is right, crawl again with -a accept=drift"
+            )
+            return Verdict("drift", None, False, line)
+        return judge(listing, walks, whole=spider.is_whole, others=self.others)
+
+    async def conclude(self, walks: list[Walk], verdict: Verdict) -> None:
+        """Say how the crawl ends, and remember a complete one of the whole catalogue."""
+        spider, nouns = self._spider, self._spider.schema.nouns
+        if spider.is_whole and walks[-1].is_miscounted:
+            count = "no" if walks[-1].count is None else walks[-1].count
+            said = "The site counts %s %s, its index pages list %d"
+            logger.warning(said, count, nouns, walks[-1].listed)
+        if verdict.reason != "finished":
+            again = ". Run the crawl again" if verdict.reason == "incomplete" else ""
+            logger.error("%s: %s%s", verdict.reason.capitalize(), verdict.line, again)
+            return
+        if verdict.line:
+            logger.warning("%s", verdict.line)
+        if not spider.is_whole:
+            return
+        if self.others:
+            logger.info("%d stored %s are not listed by %s", self.others, nouns, spider.site)
+        listed = len(spider.outcomes.listing)
+        await self._store.note_complete(spider.name, spider.site, listed)
