@@ -1,30 +1,23 @@
-"""ApiOnly keeps requests on the site's API; Backoff tries again, ever more slowly; Redirect
-follows within the API.
+"""The way to the site and back: ApiOnly keeps requests on the site's API, SiteGate waits while the
+site is away and tries again what failed, Decompression and Redirect leave its answers to SiteGate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
 from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
-from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Request, Response
-from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.misc import load_object
-from scrapy.utils.response import response_status_message
+from scrapy.http.request import NO_CALLBACK
 
-from spa5.catalogue.answers import reason
-from spa5.catalogue.gate import FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS, Fault, Kind
+from spa5.catalogue.backoff import Backoff
+from spa5.catalogue.gate import FIRST_ANSWER_SECONDS, Fault, Gate, Kind, Surroundings
 from spa5.catalogue.spider import catalogue_of
-from spa5.engine import is_ending
+from spa5.catalogue.walk import Page
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -32,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_RETRY_AFTER_SECONDS = 120.0
 MOST_ROBOTS_BYTES = 512_000  # RFC 9309, 2.5: parsers must take that much
+_PROBE = "site_probe"  # in a request's meta
 
 
 class ApiOnly:
@@ -59,106 +52,67 @@ class ApiOnly:
             request.meta["download_maxsize"] = MOST_ROBOTS_BYTES
 
 
-class Backoff:
-    """Takes the place of RetryMiddleware, which tries again at once and trusts every 200.
+class SiteGate(Backoff):
+    """Backoff that waits while the site as a whole is away, at most SITE_RETRY_SECONDS.
 
-    Passing failures (RETRY_HTTP_CODES, RETRY_EXCEPTIONS, and what is no answer of the API) are
-    tried RETRY_TIMES more, after pauses that double, with jitter. The pause keeps its place among
-    CONCURRENT_REQUESTS, so that a struggling site is asked less. `Retry-After` holds back all.
-    RETRY_ENABLED, and `dont_retry` and `max_retry_times` in a request's meta, work as in Scrapy.
+    What failed because of that is sent again, and costs no retry. A site that stays away ends the
+    crawl as `site_unavailable`.
     """
 
     def __init__(self, crawler: Crawler):
-        settings = crawler.settings
-        self.crawler = crawler
-        self.is_enabled = settings.getbool("RETRY_ENABLED")
-        self.codes = {int(code) for code in settings.getlist("RETRY_HTTP_CODES")}
-        self.exceptions = tuple(map(load_object, settings.getlist("RETRY_EXCEPTIONS")))
-        self.resume_at = 0.0  # on the monotonic clock
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        return cls(crawler)
+        super().__init__(crawler)
+        self.closing: asyncio.Task[None] | None = None
+        spider = catalogue_of(crawler)
+        crawl = Surroundings(
+            site=spider.site if spider else "",
+            first_url=spider.index_url(Page(0, 1)) if spider else "",
+            probe=self._probe,
+            rest=self.rest,
+            is_ending=self.is_ending,
+            give_up=self._give_up,
+            count=crawler.stats.inc_value,
+        )
+        self.gate = Gate(crawl, crawler.settings.getfloat("SITE_RETRY_SECONDS"))
 
     async def process_request(self, request: Request) -> None:
-        while (pause := self.resume_at - monotonic()) > 0 and not self.is_ending():
-            await self.rest(pause)
-
-    async def process_response(self, request: Request, response: Response) -> Request | Response:
-        fault = self._judge(request, response)
-        if fault is None:
-            self._succeeded(request, response)
-            return response
-        request.meta["dont_cache"] = True  # HTTPCACHE_ENABLED would give the same answer again
-        return await self._failed(request, fault) or response
-
-    async def process_exception(
-        self, request: Request, exception: Exception
-    ) -> Request | Response | None:
-        if isinstance(exception, self.exceptions):
-            fault = Fault(Kind.CONNECTION, exception)
-            if again := await self._failed(request, fault):
-                return again
-        if request.url.endswith("/robots.txt") and not isinstance(exception, IgnoreRequest):
-            why = reason(exception)
-            logger.warning("No robots.txt could be had (%s): going on without", why)
-            return Response(request.url, status=404)
-        return None
-
-    def is_ending(self) -> bool:
-        """True if the crawl is being stopped, of which no signal tells."""
-        return is_ending(self.crawler)
-
-    async def rest(self, seconds: float) -> None:
-        """Sleep, but not on when the crawl is being stopped."""
-        end = monotonic() + seconds
-        while (left := end - monotonic()) > 0 and not self.is_ending():  # noqa: ASYNC110
-            await asyncio.sleep(min(left, 0.5))
-
-    def _judge(self, request: Request, response: Response) -> Fault | None:
-        """What is wrong with a response, or None."""
-        status = response.status
-        if status in self.codes or status >= 500 or status in (408, 429):
-            after = retry_after(response)
-            return Fault(Kind.ANSWER, HttpError(response), status in self.codes, after)
-        spider = catalogue_of(self.crawler)
-        if spider is None or not spider.answers.is_api(response.url):
-            return None
-        if 200 <= status < 300 or status == 404:
-            flaw = spider.answers.flaw(response, request.meta)
-            return Fault(Kind.ANSWER, flaw) if flaw else None
-        if status >= 400:
-            return Fault(Kind.REFUSAL, HttpError(response), is_passing=False)
-        if b"Location" in response.headers:
-            return Fault(Kind.MOVED, HttpError(response), is_passing=False)
-        return None
+        await super().process_request(request)
+        if _PROBE not in request.meta:
+            await self.gate.enter()
+            if not self.gate.streak.is_heard:
+                seconds = request.meta.get("download_timeout", FIRST_ANSWER_SECONDS)
+                request.meta["download_timeout"] = min(seconds, FIRST_ANSWER_SECONDS)
 
     def _succeeded(self, request: Request, response: Response) -> None:
-        pass
+        if request.url.endswith("/robots.txt"):
+            self.gate.streak.is_heard = True
+        elif not response.flags:  # "cached" is one
+            self.gate.streak.good(request.url)
 
     async def _failed(self, request: Request, fault: Fault) -> Request | None:
-        """The request to send after a pause, which this spends; None after the last try."""
-        if not (self.is_enabled and fault.is_passing) or request.meta.get("dont_retry"):
+        if _PROBE in request.meta:
             return None
-        assert self.crawler.spider
-        why: str | Exception = fault.error
-        if isinstance(why, HttpError):
-            why = response_status_message(why.response.status)
-        again = get_retry_request(request, spider=self.crawler.spider, reason=why)
-        if again is None:
-            return None
-        if fault.retry_after is not None:
-            self._hold_back(fault.retry_after)
-        else:
-            times = again.meta["retry_times"] - 1
-            pause = min(FIRST_PAUSE_SECONDS * 2**times, MOST_PAUSE_SECONDS)
-            await self.rest(pause * random.uniform(0.5, 1))
-        return again
+        if await self.gate.failed(request.url, fault):
+            again = request.replace(dont_filter=True)
+            again.meta.pop("download_timeout", None)  # the first answer's
+            return again
+        return await super()._failed(request, fault)
 
-    def _hold_back(self, seconds: float) -> None:
-        if seconds > self.resume_at - monotonic() + 1:
-            logger.warning("The site asks for a pause: nothing is sent for %.0f s", seconds)
-        self.resume_at = max(self.resume_at, monotonic() + seconds)
+    async def _probe(self, url: str, seconds: float) -> Fault | None:
+        timeout = round(min(seconds, self.crawler.settings.getfloat("DOWNLOAD_TIMEOUT")), 1)
+        meta = {_PROBE: True, "dont_cache": True, "download_timeout": timeout}
+        request = Request(url, NO_CALLBACK, meta=meta | {"dont_obey_robotstxt": True})
+        try:
+            response = await self.crawler.engine.download_async(request)
+        except Exception as error:
+            return Fault(Kind.CONNECTION, error)
+        return self._judge(request, response)
+
+    def _give_up(self, text: str) -> None:
+        """End the crawl; what is not stored is fetched by the next one."""
+        logger.error("%s", text)
+        self.crawler.stats.set_value("site/unavailable", text)  # also when it ends anyway
+        closing = self.crawler.engine.close_spider_async(reason="site_unavailable")
+        self.closing = asyncio.ensure_future(closing)
 
 
 class Decompression(HttpCompressionMiddleware):
@@ -196,18 +150,3 @@ class Redirect(RedirectMiddleware):
 
     def _engine_started(self) -> None:
         pass
-
-
-def retry_after(response: Response) -> float | None:
-    """`Retry-After` in seconds, given so or as a date (RFC 9110, 10.2.3), at most two minutes."""
-    value = (response.headers.get(b"Retry-After") or b"").decode("latin-1").strip()
-    try:
-        if value.isascii() and value.isdigit():
-            seconds = float(value[:10])
-        else:
-            date = parsedate_to_datetime(value)
-            date = date.replace(tzinfo=date.tzinfo or timezone.utc)
-            seconds = (date - datetime.now(timezone.utc)).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), MOST_RETRY_AFTER_SECONDS)

@@ -1,4 +1,4 @@
-"""CsvExporter: books in CSV, without a loss."""
+"""CsvExporter: items in CSV, without a loss."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from spa5.catalogue.item import Key
     from spa5.catalogue.walk import Walk
-    from spa5.crew import Crew
+    from spa5.crew.crew import Crew
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from typing_extensions import Self
 
-    from spa5.crew import Crew
+    from spa5.crew.crew import Crew
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,
     "spa5.downloadermiddlewares.ApiOnly": 50,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
-    "spa5.sitegate.SiteGate": 550,
+    "spa5.downloadermiddlewares.SiteGate": 550,
     "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
     "spa5.downloadermiddlewares.Decompression": 590,
     "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,

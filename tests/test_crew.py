@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spa5.catalogue.item import schema_of
-from spa5.crew import Crew, RedisUnavailable, wire
+from spa5.crew import wire
+from spa5.crew.crew import Crew
 from spa5.crew.mail import Mail
+from spa5.crew.server import RedisUnavailable
 from spa5.items import Book
 from tests.redises import RedisServer, needs_redis, running_redis
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from spa5.catalogue.item import Key
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.catalogue.walk import Page
-    from spa5.crew import Crew
+    from spa5.crew.crew import Crew
 
 
 class Outcomes:

@@ -8,17 +8,14 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
-from scrapy.spiderloader import get_spider_loader
 
-from spa5.catalogue.spider import CatalogueSpider
 from spa5.catalogue.text import plain, show_plainly
 
 if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.commands import BaseRunSpiderCommand, ScrapyCommand
-    from scrapy.crawler import CrawlerProcessBase
+    from scrapy.crawler import Crawler, CrawlerProcessBase
     from scrapy.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,33 +37,10 @@ def only_look(settings: Settings | None, *, store: bool = False) -> None:
     settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
     extensions = settings.getdict("EXTENSIONS") | {"spa5.screen.progress.Progress": None}
     settings.set("EXTENSIONS", extensions, priority="cmdline")
-    way = {"spa5.sitegate.SiteGate": None, "spa5.downloadermiddlewares.Backoff": 550}
+    way = {"spa5.downloadermiddlewares.SiteGate": None, "spa5.catalogue.backoff.Backoff": 550}
     settings["DOWNLOADER_MIDDLEWARES"].update(way, priority="cmdline")
     if not store:
         settings.set("ITEM_PIPELINES", {}, priority="cmdline")
-
-
-def catalogue_spider(settings: Settings, name: str | None) -> type[CatalogueSpider]:
-    """The project's spider of this name, or its first one; UsageError where there is none."""
-    loader = get_spider_loader(settings)
-    spiders = [loader.load(one) for one in sorted(loader.list())]
-    found = [one for one in spiders if issubclass(one, CatalogueSpider)]
-    for one in found:
-        if name in (None, one.name):
-            return one
-    raise UsageError(f"no catalogue {name!r}; there are {', '.join(one.name for one in found)}")
-
-
-def spider_for(settings: Settings, url: str) -> CatalogueSpider | None:
-    """The spider to whose API a URL belongs; None where it is none of the project's sites."""
-    loader = get_spider_loader(settings)
-    for name in sorted(loader.list()):
-        spider_class = loader.load(name)
-        if issubclass(spider_class, CatalogueSpider):
-            spider = spider_class.from_crawler(Crawler(spider_class, settings))
-            if spider.answers.is_api(url):
-                return spider
-    return None
 
 
 def run_spider(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.commands import catalogue_spider, only_look, refuse, run_crawl
+from spa5.catalogue.project import spider_named
+from spa5.commands import only_look, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,7 @@ class Command(ScrapyCommand):
         try:
             if not args:
                 raise UsageError("give ids, or @FILE with one a line")
-            spider = catalogue_spider(self.settings, opts.spider)
+            spider = spider_named(self.settings, opts.spider)
             crawler = self.crawler_process.create_crawler(spider)
             run_crawl(self.crawler_process, crawler, ids=",".join(args))
         except UsageError as error:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from scrapy.commands import parse
 
-from spa5.commands import only_look, spider_for
+from spa5.catalogue.project import spider_for
+from spa5.commands import only_look
 
 if TYPE_CHECKING:
     import argparse

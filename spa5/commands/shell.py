@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy.commands import shell
 
+from spa5.catalogue.project import spider_for
 from spa5.catalogue.spider import CatalogueSpider
-from spa5.commands import only_look, spider_for
+from spa5.commands import only_look
 
 if TYPE_CHECKING:
     import argparse

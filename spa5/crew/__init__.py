@@ -8,8 +8,3 @@ scripts: the part that runs inside Redis.
 outage: how long Redis has been away.
 server: how it is reached.
 """
-
-from spa5.crew.crew import Crew
-from spa5.crew.server import RedisUnavailable, ping, shared
-
-__all__ = ["Crew", "RedisUnavailable", "ping", "shared"]

@@ -179,9 +179,9 @@ async def modules() -> str:
 
 def spider_of(settings: Settings, name: str | None) -> CatalogueSpider:
     """The spider of a crawl with these settings; UsageError where it refuses them."""
-    from spa5.commands import catalogue_spider
+    from spa5.catalogue.project import spider_named
 
-    spider_class = catalogue_spider(settings, name)
+    spider_class = spider_named(settings, name)
     return spider_class.from_crawler(Crawler(spider_class, settings))
 
 

@@ -18,11 +18,11 @@ import aiohttp
 from scrapy.http import TextResponse
 from scrapy.utils.misc import build_from_crawler, load_object
 
-from spa5 import crew
 from spa5.catalogue.answers import Flaw
 from spa5.catalogue.item import InvalidItem
 from spa5.catalogue.text import brief
 from spa5.catalogue.walk import Page
+from spa5.crew.server import RedisUnavailable, ping, shared
 from spa5.doctor.machine import Remark, Trouble
 from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
 from spa5.mongo import server
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from spa5.catalogue.spider import CatalogueSpider
-    from spa5.doctor.machine import Check, Follow
+    from spa5.crew.server import RedisUnavailable, ping, shared
+from spa5.doctor.machine import Check, Follow
 
     Ask: TypeAlias = Callable[[str, int], Awaitable[TextResponse]]  # URL, bytes at the most
 
@@ -63,7 +64,7 @@ async def site(spider: CatalogueSpider, follow: Follow) -> None:
 
 
 async def _api(spider: CatalogueSpider, ask: Ask) -> str:
-    """The catalogue's size; an index page and the book that it lists were as expected."""
+    """The catalogue's size; an index page and the item that it lists were as expected."""
     most_bytes = spider.settings.getint("DOWNLOAD_MAXSIZE")
     noun, key_of = spider.schema.noun, spider.schema.key_of
     page = Page(0, 1)
@@ -264,7 +265,7 @@ async def _writes(store: Store) -> str:
         concern, replicated = await store.try_write()
     said = f"w={concern['w']}, j={str(concern['j']).lower()}"
     if replicated and concern["w"] == 1:
-        raise Remark(f"{said}: a failover can take stored books back; leave w out of MONGO_URI")
+        raise Remark(f"{said}: a failover can take stored items back; leave w out of MONGO_URI")
     return f"acknowledged with {said}"
 
 
@@ -283,8 +284,8 @@ async def _redis(spider: CatalogueSpider) -> str | None:
     if not (spider.settings["REDIS_URL"] or spider.settings["CRAWL_ID"]):
         return None
     with _explained():
-        url, crawl_id = crew.shared(spider.settings)
-        return f"answers at {await crew.ping(url)}; CRAWL_ID={crawl_id}"
+        url, crawl_id = shared(spider.settings)
+        return f"answers at {await ping(url)}; CRAWL_ID={crawl_id}"
 
 
 @contextmanager
@@ -292,7 +293,7 @@ def _explained() -> Iterator[None]:
     """These errors are one line for people already."""
     try:
         yield
-    except (MongodError, StoreError, crew.RedisUnavailable) as error:
+    except (MongodError, StoreError, RedisUnavailable) as error:
         raise Trouble(str(error)) from None
 
 

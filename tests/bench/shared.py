@@ -7,7 +7,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spa5.catalogue.item import schema_of
-from spa5.crew import Crew, wire
+from spa5.crew import wire
+from spa5.crew.crew import Crew
 from spa5.crew.mail import Mail
 from spa5.items import Book
 from tests.site import Catalogue

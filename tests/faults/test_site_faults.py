@@ -14,7 +14,7 @@ from scrapy import Request, Spider
 from scrapy.http import Response
 from scrapy.utils.test import get_crawler
 
-from spa5.downloadermiddlewares import Backoff, retry_after
+from spa5.catalogue.backoff import Backoff, retry_after
 from tests.faults.running import crawling
 from tests.site import RunningSite as Site
 from tests.site import running_site
