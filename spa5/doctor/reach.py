@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from spa5.catalogue.spider import CatalogueSpider
-    from spa5.crew.server import RedisUnavailable, ping, shared
-from spa5.doctor.machine import Check, Follow
+    from spa5.doctor.machine import Check, Follow
 
     Ask: TypeAlias = Callable[[str, int], Awaitable[TextResponse]]  # URL, bytes at the most
 
