@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from queue import Empty, Queue
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import requests
@@ -83,6 +84,12 @@ class Scrapyd:
     def log(self, job: str) -> str:
         url = f"{self.url}/logs/{PROJECT}/books/{job}.log"
         return requests.get(url, auth=self.client.auth, timeout=MOST_SECONDS).text
+
+    def wait_for_log(self, job: str, words: str) -> None:
+        """Return when a job's log holds these words."""
+        deadline = monotonic() + MOST_SECONDS
+        while words not in (log := self.log(job)):
+            assert monotonic() < deadline, log
 
     def listed(self, state: str) -> list[str]:
         """The ids of the jobs in this state."""

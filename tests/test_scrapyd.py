@@ -121,6 +121,7 @@ def test_a_cancelled_job_ends_and_the_next_one_goes_on(scrapyd: Scrapyd, site: S
     twice = scrapyd.schedule("MONGO_DATABASE=cancelled")
     wait_until(lambda stats: stats["faults"], site)
     scrapyd.cancel(twice)
+    scrapyd.wait_for_log(twice, "Send again to force")  # two signals at once would be one
     scrapyd.cancel(twice)
     job = scrapyd.end(twice)
     assert (job.exitcode, job.reason) == (1, None), job.log
