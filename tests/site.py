@@ -327,9 +327,11 @@ class Site:
         self.stats = Stats()
         self.settings: dict[str, Any] = {"latency": latency, "cap": cap, "count": TRUTH}
         self.settings |= {"insert_every": 0, "insert_most": None}
+        self.settings["hold"] = None  # a pattern of addresses: they are answered when it is gone
         # Ids that are listed twice; pages (by offset) that are empty; neighbours change places for
         # each request; fields under another name, and fields that are null, of every book.
         self.settings |= {"repeat": [], "empty": [], "swap": False, "rename": {}, "blank": []}
+        self._steered = asyncio.Event()
         self._random = Random(1)
         self._grown = 0
         self._vanished: set[str] = set()
@@ -356,6 +358,8 @@ class Site:
         try:
             if latency := self.settings["latency"]:
                 await asyncio.sleep(latency)
+            while self.settings["hold"] and re.search(self.settings["hold"], target):
+                await self._steered.wait()
             if kind:
                 self.stats.faults[kind] += 1
                 answer = await self._faults.fail(kind, request)
@@ -481,6 +485,8 @@ class Site:
             raise ValueError(f"no such options: {wrong}; known: {known}")
         if options.keys() & {"rename", "blank"}:
             self._details.clear()
+        self._steered.set()
+        self._steered = asyncio.Event()
         for name, value in options.items():
             if name in self.settings:
                 self.settings[name] = value
