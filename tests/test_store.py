@@ -25,7 +25,7 @@ from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
-from spa5.connection import StoreError
+from spa5.connection import StoreError, has_local_server
 from spa5.documents import Document, Rejected
 from spa5.items import LISTED, Book, storable
 from spa5.pipelines import MongoPipeline
@@ -936,3 +936,14 @@ def test_a_server_that_does_not_answer_on_the_usual_port_is_not_passed_over() ->
             patch.setattr("spa5.connection.LOCAL_URI", address)
             error = refusal({"MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
     assert "does not answer as MongoDB does" in error
+
+
+def test_a_machine_that_is_slow_to_refuse_a_connection_has_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def open_connection(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("asyncio.open_connection", open_connection)
+    monkeypatch.setattr("spa5.connection.LOCAL_URI", "mongodb://127.0.0.1:1/")
+    assert not asyncio.run(has_local_server())
