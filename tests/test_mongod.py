@@ -124,11 +124,11 @@ def stop_user(process: subprocess.Popen[str]) -> str:
 
 async def start_error(server: EmbeddedServer) -> str:
     """What a start that fails says; nothing that it opened stays open."""
-    before = open_files()
+    before = own_files()
     with pytest.raises(MongodError) as caught:
         await server.start()
     await server.stop()
-    assert open_files() == before
+    assert own_files() == before
     return str(caught.value)
 
 
@@ -138,6 +138,13 @@ def open_files(process: int | str = "self") -> list[str]:
         with suppress(FileNotFoundError):  # it has been closed meanwhile
             files.append(str(descriptor.readlink()))
     return sorted(files)
+
+
+def own_files() -> list[str]:
+    """What this process has open; no sockets, for the driver's threads open and close theirs at any
+    time. Ours would be a ResourceWarning, which is an error.
+    """
+    return [file for file in open_files() if not file.startswith("socket:")]
 
 
 def fake_wheel(directory: Path, script: str | None) -> str:
@@ -608,12 +615,12 @@ def test_a_socket_with_a_long_path_stays_in_the_data_directory(directory: Path) 
 
     async def use() -> None:
         server = EmbeddedServer(directory)
-        files = open_files()
+        files = own_files()
         for _ in range(2):
             await server.start()
             assert permissions(directory / "mongod.sock") == 0o600
             await server.stop()
-            assert open_files() == files
+            assert own_files() == files
 
     run(use())
 
