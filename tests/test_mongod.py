@@ -580,17 +580,24 @@ def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.Monk
     run(use())
 
 
-def test_a_cancelled_start_leaves_no_server(directory: Path) -> None:
+def test_a_cancelled_start_leaves_no_server(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = f'#!/bin/sh\nkill -STOP $$\nexec {find_binary()} "$@"\n'
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, pause))
+
     async def use() -> None:
-        before = open_files()
+        before = own_files()
         starting = asyncio.create_task(EmbeddedServer(directory).start())
-        while not servers(directory):
+        while not (pids := servers(directory)):
             await asyncio.wait({starting}, timeout=0.01)
+        await asyncio.to_thread(os.waitid, os.P_PID, pids[0], os.WSTOPPED)
         starting.cancel()
+        os.kill(pids[0], signal.SIGCONT)
         with pytest.raises(asyncio.CancelledError):
             await starting
         assert servers(directory) == []
-        assert open_files() == before
+        assert own_files() == before
 
     run(use())
 
