@@ -359,30 +359,6 @@ def test_a_second_ctrl_c_leaves_the_server_to_other_crawls(directory: Path) -> N
         assert stop_user(one) == "True"
 
 
-def test_doctor_names_a_server_without_a_crawl_and_leaves_it_so(directory: Path) -> None:
-    def examine() -> list[str]:
-        with running_site(1) as site:
-            doctor = run_scrapy("doctor", SITE_URL=site.url, **embedded)
-        assert doctor.exitcode == 0, doctor.output
-        return [line for line in doctor.output.splitlines() if line.startswith("warn  server")]
-
-    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
-    with python("-c", USER, directory) as crawl:
-        uri = next_line(crawl)
-        (pid,) = servers(directory)
-        assert examine() == []
-        kill(crawl.pid)
-    for _ in range(2):
-        (line,) = examine()
-        assert f"process {pid} serves {directory}, but no crawl uses it" in line
-        assert f"`kill {pid}`" in line
-        assert ping(uri)
-    os.kill(pid, signal.SIGTERM)  # as it says
-    wait_for_end(pid)
-    assert examine() == []
-    assert servers(directory) == []
-
-
 def test_a_visitor_of_a_paused_server_leaves_it_alone(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
