@@ -251,6 +251,7 @@ books = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values)
 def test_whatever_comes_in_is_a_book_or_refused(data: Any) -> None:
     try:
@@ -261,7 +262,9 @@ def test_whatever_comes_in_is_a_book_or_refused(data: Any) -> None:
 
 
 @settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=books)
 def test_whatever_a_book_holds_is_stored_and_reads_back_equal(
