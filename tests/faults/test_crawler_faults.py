@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 WRITES = "insert update"
 BOOKS = 150
-SHORT = "socketTimeoutMS=1000&serverSelectionTimeoutMS=1000&heartbeatFrequencyMS=500"
+# Of seconds: a slow server is no outage, and a crawl that starts needs time to find its server.
+SHORT = "socketTimeoutMS=5000&serverSelectionTimeoutMS=5000&heartbeatFrequencyMS=500"
 
 
 @pytest.fixture(scope="module")

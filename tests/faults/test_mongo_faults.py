@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 WRITES = "insert update"
 BOOKS = 150
 STORES = "Books go to"  # the collection is open
-SHORT = "socketTimeoutMS=1000&serverSelectionTimeoutMS=1000&heartbeatFrequencyMS=500"
+# Of seconds: a slow server is no outage, and a crawl that starts needs time to find its server.
+SHORT = "socketTimeoutMS=5000&serverSelectionTimeoutMS=5000&heartbeatFrequencyMS=500"
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +371,7 @@ def test_what_a_lost_primary_alone_held_was_not_confirmed(site: Site, tmp_path: 
 
 def write_all(uri: str) -> None:
     """Let MongoDB write to its files what it would write within a minute."""
-    client = MongoClient[dict[str, Any]](uri, retryReads=False, serverSelectionTimeoutMS=1000)
+    client = MongoClient[dict[str, Any]](uri, retryReads=False, serverSelectionTimeoutMS=10_000)
     with client, suppress(PyMongoError):
         client.admin.command("fsync")
 
