@@ -565,7 +565,7 @@ class RunningSite:
 
     def _ask(self, what: str, body: bytes | None = None) -> dict[str, Any]:
         try:
-            with self._opener.open(f"{self.url}/_site/{what}", body, timeout=60) as response:
+            with self._opener.open(f"{self.url}/_site/{what}", body, timeout=600) as response:
                 answer: dict[str, Any] = json.load(response)
         except urllib.error.HTTPError as error:
             with error:

@@ -200,7 +200,8 @@ def test_huge_bodies_and_decompression_bombs_do_not_fill_the_memory(
     site.control(override={f"/api/book/{other}/": {"body_base64": huge}})
     robots = {"body_base64": base64.b64encode(b"#" * (50 << 20)).decode()}
     site.control(override={"/robots.txt": robots})
-    crawl = database.crawl(site.url, "-s", "RETRY_TIMES=0", MAX_SWEEPS="1")
+    patient = ("-s", "DOWNLOAD_TIMEOUT=600")  # the site decodes 200 MB, and answers nothing else
+    crawl = database.crawl(site.url, *patient, "-s", "RETRY_TIMES=0", MAX_SWEEPS="1")
     assert sorted(database.stored()) == sorted(set(site.catalogue.ids) - {one, other})
     assert crawl.stats["peak_memory_bytes"] < 300 << 20
     assert crawl.stats["books/failed"] == 2
