@@ -144,9 +144,8 @@ def test_a_site_that_is_down_is_one_line_and_ends_the_crawl(database: Database, 
 def test_a_crawl_goes_on_where_it_was_when_the_site_is_back(site: Site, database: Database) -> None:
     """All of its connections are cut for a while: no book fails, and none is asked for in vain."""
     with crawling(site.url, **database.environment) as running:
-        site.control(latency=0.05)
-        running.wait_for_details(site, 10)
-        site.control(faults={"kinds": ["reset"], "share": 1})
+        with running.midway(site, 10):
+            site.control(faults={"kinds": ["reset"], "share": 1})
         running.wait_for("The site at")
         site.control(faults=None)
         crawl = running.end()
@@ -209,12 +208,11 @@ def test_the_cache_of_answers_gives_no_flawed_one_again(
 def test_a_site_that_goes_away_for_good_ends_the_crawl_with_true_numbers(
     database: Database,
 ) -> None:
-    with running_site(60) as site:
-        site.control(latency=0.05)
-        with crawling(site.url, SITE_RETRY_SECONDS="1", **database.environment) as running:
-            running.wait_for_details(site, 10)
+    settings = database.environment | {"SITE_RETRY_SECONDS": "5"}
+    with running_site(60) as site, crawling(site.url, **settings) as running:
+        with running.midway(site, 10):
             site.control(faults={"kinds": ["reset"], "share": 1})
-            crawl = running.end()
+        crawl = running.end()
     assert (crawl.exitcode, crawl.reason) == (1, "site_unavailable"), crawl.log
     assert (len(crawl.lines("WARNING")), len(crawl.lines("ERROR"))) == (1, 1)
     assert "books/missing" not in crawl.stats
