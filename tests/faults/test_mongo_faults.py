@@ -333,16 +333,16 @@ def test_a_primary_that_steps_down_is_followed_by_another(site: Site, tmp_path: 
 
 
 def test_a_set_without_a_primary_is_waited_for(site: Site, tmp_path: Path) -> None:
-    with replica_set(tmp_path, members=1) as replicas:
-        uri = f"{replicas.uri}&serverSelectionTimeoutMS=100"
-        with database_at(replicas.uri) as database:
-            through = replace(database, uri=uri)
-            with crawling(site.url, **through.environment) as running:
-                running.wait_for_details(site, 40)
-                replicas.step_down(2)
-                crawl = running.end()
-            assert_is_complete(crawl, database, site)
-            assert_was_away_once(crawl)
+    with replica_set(tmp_path, members=1) as replicas, database_at(replicas.uri) as database:
+        through = replace(database, uri=f"{replicas.uri}&{SHORT}")
+        with crawling(site.url, **through.environment) as running:
+            with running.midway(site, 40):
+                replicas.step_down(600)
+            running.wait_for(AWAY)
+            replicas.members[0].stand_again()
+            crawl = running.end()
+        assert_is_complete(crawl, database, site)
+        assert_was_away_once(crawl)
 
 
 def test_what_a_lost_primary_alone_held_was_not_confirmed(site: Site, tmp_path: Path) -> None:
