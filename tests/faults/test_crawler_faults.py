@@ -157,6 +157,7 @@ def test_two_signals_end_a_crawl_that_waits_for_mongodb(
     assert crawl.exitcode == 1
     assert_is_calm(crawl)
     server.resume()
+    server.wait_for_crawls()
     assert_next_run_does_the_rest(database, site)
 
 
