@@ -85,10 +85,11 @@ def test_a_request_says_how_often_it_is_tried_again_as_in_scrapy(meta: dict[str,
 def test_an_answer_that_never_comes_is_asked_for_again(site: Site, database: Database) -> None:
     one = site.catalogue.ids[5]
     site.control(faults={"kinds": ["slow"], "first": 1, "paths": one})
-    crawl = database.crawl(site.url, "-s", "DOWNLOAD_TIMEOUT=1")
+    crawl = database.crawl(site.url, "-s", "DOWNLOAD_TIMEOUT=3")
     assert crawl.exitcode == 0
     assert_holds_catalogue(database, site)
-    assert crawl.stats["retry/count"] == 1
+    assert site.stats()["faults"] == {"slow": 1}
+    assert crawl.stats["retry/count"] >= 1  # an answer that is only late is asked for again, too
 
 
 def test_with_a_third_of_all_answers_failing_every_book_is_stored(database: Database) -> None:
