@@ -125,12 +125,12 @@ def test_an_index_page_that_fails_for_good_is_one_line_too(site: Site, database:
 
 @pytest.mark.parametrize("fault", ["refused", "closed"])
 def test_a_site_that_is_down_is_one_line_and_ends_the_crawl(database: Database, fault: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # without `listen` it refuses, and nobody else gets the port
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         if fault == "closed":
+            server.listen()
             threading.Thread(target=_close_all, args=[server], daemon=True).start()
-        else:
-            server.close()
         crawl = database.crawl(address, SITE_RETRY_SECONDS="1")
         if fault == "closed":
             server.shutdown(socket.SHUT_RDWR)
