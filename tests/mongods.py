@@ -135,6 +135,19 @@ class Mongod:
         assert self.pid, "it does not run"  # to 0 it would be sent to the tests themselves
         os.kill(self.pid, number)
 
+    def stand_again(self) -> None:
+        """Let the only member of a set, which has stepped down, be its primary again."""
+        with MongoClient[dict[str, Any]](self.uri, directConnection=True) as client:
+            client.admin.command("replSetFreeze", 0)
+
+    def wait_for_crawls(self) -> None:
+        """Return when no crawl is connected: what one has sent, it is done by then."""
+        crawls = {"$match": {"appName": "spa5"}}
+        operations = {"$currentOp": {"allUsers": True, "idleConnections": True}}
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            while list(client.admin.aggregate([operations, crawls])):
+                pass
+
     def wait_for_end(self) -> None:
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(self.pid)

@@ -56,6 +56,14 @@ class Running:
         while site.stats()["detail"] < most:
             assert self.process.poll() is None, f"it has ended:\n{self.end().log}"
 
+    @contextmanager
+    def midway(self, site: Site, details: int) -> Iterator[None]:
+        """In mid-crawl, after so many details: the site answers no more of them in the block."""
+        site.control(hold={"paths": r"/book/\d", "first": details})
+        self.wait_for_details(site, details)
+        yield
+        site.control(hold=None)
+
     def end(self) -> Ended:
         """Wait for the end."""
         for _ in self._lines():
