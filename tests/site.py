@@ -330,6 +330,8 @@ class Site:
         # Ids that are listed twice; pages (by offset) that are empty; neighbours change places for
         # each request; fields under another name, and fields that are null, of every book.
         self.settings |= {"repeat": [], "empty": [], "swap": False, "rename": {}, "blank": []}
+        self.settings["hold"] = None  # when so many details were asked for, API requests wait
+        self._steered = asyncio.Event()
         self._random = Random(1)
         self._grown = 0
         self._vanished: set[str] = set()
@@ -346,6 +348,8 @@ class Site:
         target = request.raw_path
         if target.startswith("/_site/"):
             return await self._manage(request)
+        while target.startswith("/api/") and self._holds():
+            await self._steered.wait()
         answer = self._truth(target)
         if override := self._take_override(target):
             answer = override.response()
@@ -362,6 +366,10 @@ class Site:
             return answer
         finally:
             self.stats.leave(answer.status)
+
+    def _holds(self) -> bool:
+        most = self.settings["hold"]
+        return most is not None and sum(self.stats.details.values()) >= most
 
     def _truth(self, target: str) -> web.Response:
         path, _, query = target.partition("?")
@@ -461,6 +469,8 @@ class Site:
             return _reply(_dump({"ok": False, "error": str(error)}), 400)
         finally:
             self._pages.clear()
+        self._steered.set()
+        self._steered = asyncio.Event()
         return _reply(b'{"ok": true}')
 
     def _steer(self, options: dict[str, Any]) -> None:
