@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -227,6 +228,19 @@ def test_workers_take_their_share_of_what_waits(server: RedisServer, redis: Redi
                 workers[0].crew.share(str(one), {}, once=True)
             await workers[0].crew.next_beat()
             assert [len(await worker.take()) for worker in workers] == [3, 2, 2]
+
+    run(scenario())
+
+
+def test_who_finds_no_request_pauses_before_the_next_beat(
+    server: RedisServer, redis: Redis
+) -> None:
+    async def scenario() -> None:
+        async with crew(server, 1) as (worker,):
+            began = monotonic()
+            for _ in range(20):
+                assert await worker.take() == []
+            assert monotonic() - began > 0.9
 
     run(scenario())
 

@@ -324,8 +324,9 @@ def test_a_book_costs_less_than_a_round_trip(
     assert_finished(crawl)
     assert (calls["cmdstat_sadd"], calls["cmdstat_lpush"]) == (SMALL, SMALL)
     assert calls["cmdstat_rpop"] == SMALL
-    assert calls["cmdstat_evalsha"] < SMALL
-    assert crawl.stats["redis/round_trips"] < SMALL
+    # Besides, a worker that waits asks twenty times a second at the most, however long it takes.
+    most = SMALL / 2 + 20 * crawl.stats["elapsed_time_seconds"]
+    assert max(calls["cmdstat_evalsha"], crawl.stats["redis/round_trips"]) < most
     assert "cmdstat_eval" not in calls  # no script goes over the wire whole
 
 
