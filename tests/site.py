@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -43,7 +43,6 @@ WRONG_SHAPES = (b"[]", b'{"results": 5}', b'"book"', b"null")
 FAULTS = "500 503 429 408 close reset truncate html broken shape slow"
 PAGE_SIZE = 18
 MOST_PAGES, MOST_DETAILS = 2_000, 10_000  # answers held as bytes
-HOLD_SECONDS = 20  # less than a crawl waits for an answer
 
 BLANKS = ("", "", "", "", " ", "\n            ", "\t", "  \n")
 WORDS = ("南音", "自我与本我", "清白家风", "Wonder ", "我和你的笑忘书", "明朝那些事儿", "烙印戰士")
@@ -299,12 +298,14 @@ class Faults:
 class Hold:
     """Lets API answers wait: until `peak` requests were in flight at once, or for another hold.
 
-    The `first` answers do not wait, and none waits longer than HOLD_SECONDS.
+    The `first` answers do not wait. After `details` requests for details, no request is let in: it
+    waits without being counted.
     """
 
     paths: str = ""
     first: int = 0
     peak: int | None = None
+    details: int | None = None
 
     def __post_init__(self) -> None:
         self._pattern = re.compile(self.paths)
@@ -319,9 +320,12 @@ class Hold:
             self.end()
         if self._pattern.search(target):
             self._asked += 1
-            if self._asked > self.first:
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._free.wait(), HOLD_SECONDS)
+            if self._asked > self.first and self.details is None:
+                await self._free.wait()
+
+    async def let_in(self, details: int) -> None:
+        if self.details is not None and details >= self.details:
+            await self._free.wait()
 
 
 def _hang_up(transport: asyncio.Transport, reset: bool) -> None:
@@ -357,7 +361,6 @@ class Site:
         self.stats = Stats()
         self.settings: dict[str, Any] = {"latency": latency, "cap": cap, "count": TRUTH}
         self.settings |= {"insert_every": 0, "insert_most": None}
-        self.settings["hold"] = None  # a pattern of addresses: they are answered when it is gone
         # Ids that are listed twice; pages (by offset) that are empty; neighbours change places for
         # each request; fields under another name, and fields that are null, of every book.
         self.settings |= {"repeat": [], "empty": [], "swap": False, "rename": {}, "blank": []}
@@ -379,6 +382,10 @@ class Site:
         target = request.raw_path
         if target.startswith("/_site/"):
             return await self._manage(request)
+        while (hold := self._hold) and target.startswith("/api/"):
+            await hold.let_in(sum(self.stats.details.values()))
+            if hold is self._hold:
+                break
         answer = self._truth(target)
         if override := self._take_override(target):
             answer = override.response()
@@ -391,8 +398,6 @@ class Site:
                 await self._hold.wait(target, self.stats.peak)
             if latency := self.settings["latency"]:
                 await asyncio.sleep(latency)
-            while self.settings["hold"] and re.search(self.settings["hold"], target):
-                await self._steered.wait()
             if kind:
                 self.stats.faults[kind] += 1
                 answer = await self._faults.fail(kind, request)
@@ -498,6 +503,8 @@ class Site:
             return _reply(_dump({"ok": False, "error": str(error)}), 400)
         finally:
             self._pages.clear()
+        self._steered.set()
+        self._steered = asyncio.Event()
         return _reply(b'{"ok": true}')
 
     def _steer(self, options: dict[str, Any]) -> None:

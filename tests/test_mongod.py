@@ -331,7 +331,7 @@ def crawl_that_waits_for_the_site(directory: Path) -> Iterator[Terminal]:
     """A real crawl on a terminal; its server runs, and its one request gets no answer."""
     embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
     with running_site(1) as site:
-        site.control(hold="/book/")
+        site.control(hold={"paths": "/book/"})
         arguments = ["crawl", "books", "-a", f"ids={site.catalogue.ids[0]}"]
         arguments += ["-s", "DOWNLOAD_TIMEOUT=600"]  # longer than a test looks on
         with scrapy_on_terminal(*arguments, SITE_URL=site.url, **embedded) as terminal:

@@ -154,7 +154,7 @@ def test_the_bar_follows_the_width_of_the_window(site: Site, database: Database)
     site.control(latency=0.05)
     with watch(site, database, *NO_TIMEOUT, CONCURRENT_REQUESTS="1") as terminal:
         terminal.wait_for(WIDE)
-        site.control(hold=DETAILS)
+        site.control(hold={"paths": DETAILS})
         terminal.resize(40)
         terminal.wait_for(r"^\d+% \d+/230, .{,20} left$")
         assert terminal.rows[-1] == terminal.bar
@@ -173,7 +173,7 @@ def wait_for_details(site: Site, most: int, terminal: Terminal) -> None:
 
 def test_after_ctrl_c_the_bar_says_what_is_under_way(site: Site, database: Database) -> None:
     refuse(site, 1)
-    site.control(hold=DETAILS)
+    site.control(hold={"paths": DETAILS})
     ids = ",".join(site.catalogue.ids[:7])
     with watch(site, database, *NO_TIMEOUT, "-a", f"ids={ids}") as terminal:
         wait_for_details(site, 5, terminal)
@@ -187,7 +187,7 @@ def test_after_ctrl_c_the_bar_says_what_is_under_way(site: Site, database: Datab
 
 
 def test_a_second_ctrl_c_leaves_the_cursor_below_the_bar(site: Site, database: Database) -> None:
-    site.control(hold=DETAILS)
+    site.control(hold={"paths": DETAILS})
     with watch(site, database, *NO_TIMEOUT, "-a", f"ids={site.catalogue.ids[0]}") as terminal:
         wait_for_details(site, 1, terminal)
         terminal.type(CTRL_C)

@@ -100,7 +100,7 @@ def test_nothing_works_without_the_password(scrapyd: Scrapyd, project: Path) -> 
 
 
 def test_jobs_at_the_same_time_share_the_server(scrapyd: Scrapyd, site: Site) -> None:
-    site.control(hold=DETAILS)
+    site.control(hold={"paths": DETAILS})
     settings = ("MONGO_DATABASE=both", "CONCURRENT_REQUESTS=3")
     jobs = [scrapyd.schedule(*settings) for _ in range(2)]
     wait_until(lambda stats: stats["in_flight"] == 2 * 3, site)
@@ -196,7 +196,7 @@ def test_jobs_that_follow_each_other_bring_the_catalogue(
     alone = (f"MONGO_DATABASE={database.name}", "REDIS_URL=")
     first = configured.end(configured.schedule(*alone, pages="1", page_size="30"))
     assert sorted(database.stored()) == sorted(site.catalogue.ids[:30])
-    site.control(hold=DETAILS)
+    site.control(hold={"paths": DETAILS})
     job = configured.schedule(*alone, "CONCURRENT_REQUESTS=16")
     wait_until(lambda stats: stats["in_flight"] == 16, site)
     site.control(hold=None)
@@ -211,7 +211,7 @@ def test_jobs_that_follow_each_other_bring_the_catalogue(
 def test_two_jobs_share_a_crawl_through_the_redis_of_scrapyds_environment(
     configured: Scrapyd, site: Site, database: Database
 ) -> None:
-    site.control(hold=DETAILS)
+    site.control(hold={"paths": DETAILS})
     settings = (f"MONGO_DATABASE={database.name}", "CRAWL_ID=nightly")
     workers = [configured.schedule(*settings) for _ in range(2)]
     wait_until(lambda stats: stats["in_flight"] == 2 * 5, site)

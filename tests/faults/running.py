@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.site import RunningSite as Site
 
 OPENED, AWAY, BACK = "Spider opened", "is away (", "MongoDB is back after"
-MOST_SECONDS = 120  # then a crawl hangs: it is killed, and the test shows its log
+MOST_SECONDS = 600  # then a crawl hangs: it is killed, and the test shows its log
 
 
 _number = itertools.count(1)
