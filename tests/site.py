@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -43,6 +43,7 @@ WRONG_SHAPES = (b"[]", b'{"results": 5}', b'"book"', b"null")
 FAULTS = "500 503 429 408 close reset truncate html broken shape slow"
 PAGE_SIZE = 18
 MOST_PAGES, MOST_DETAILS = 2_000, 10_000  # answers held as bytes
+HOLD_SECONDS = 20  # less than a crawl waits for an answer
 
 BLANKS = ("", "", "", "", " ", "\n            ", "\t", "  \n")
 WORDS = ("南音", "自我与本我", "清白家风", "Wonder ", "我和你的笑忘书", "明朝那些事儿", "烙印戰士")
@@ -294,6 +295,35 @@ class Faults:
         return _reply(SHELL, kind=HTML)
 
 
+@dataclass
+class Hold:
+    """Lets API answers wait: until `peak` requests were in flight at once, or for another hold.
+
+    The `first` answers do not wait, and none waits longer than HOLD_SECONDS.
+    """
+
+    paths: str = ""
+    first: int = 0
+    peak: int | None = None
+
+    def __post_init__(self) -> None:
+        self._pattern = re.compile(self.paths)
+        self._asked = 0
+        self._free = asyncio.Event()
+
+    def end(self) -> None:
+        self._free.set()
+
+    async def wait(self, target: str, peak: int) -> None:
+        if self.peak is not None and peak >= self.peak:
+            self.end()
+        if self._pattern.search(target):
+            self._asked += 1
+            if self._asked > self.first:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._free.wait(), HOLD_SECONDS)
+
+
 def _hang_up(transport: asyncio.Transport, reset: bool) -> None:
     if reset:  # to linger for no time: the peer gets a RST, not a FIN
         linger = struct.pack("ii", 1, 0)
@@ -335,6 +365,7 @@ class Site:
         self._vanished: set[str] = set()
         self._overrides: dict[str, Override] = {}
         self._faults = Faults(share=0)
+        self._hold: Hold | None = None
         self._pages: dict[tuple[int, int], bytes] = {}
         self._details: dict[str, bytes] = {}
 
@@ -354,6 +385,8 @@ class Site:
         kind = None if override else self._faults.pick(target)
         self.stats.arrive(request.headers.get("User-Agent", ""))
         try:
+            if self._hold:
+                await self._hold.wait(target, self.stats.peak)
             if latency := self.settings["latency"]:
                 await asyncio.sleep(latency)
             if kind:
@@ -469,6 +502,7 @@ class Site:
             "insert": self.catalogue.insert,
             "override": self._override,
             "faults": self._set_faults,
+            "hold": self._set_hold,
         }
         by_book: dict[str, Callable[[list[str]], None]] = {
             "remove": self.catalogue.remove,
@@ -504,6 +538,12 @@ class Site:
 
     def _set_faults(self, options: dict[str, Any] | None) -> None:
         self._faults = Faults(share=0) if options is None else Faults(**options)
+
+    def _set_hold(self, options: dict[str, Any] | None) -> None:
+        hold = None if options is None else Hold(**options)
+        if self._hold:
+            self._hold.end()
+        self._hold = hold
 
 
 class RunningSite:

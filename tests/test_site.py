@@ -24,6 +24,7 @@ BOOKS = 120
 SUMMARY = {"id", "name", "authors", "cover", "score"}
 OVERRIDDEN = ("/robots.txt", "/api/book/", "/api/book/?offset=18")
 PLAIN: dict[str, Any] = {"latency": 0, "cap": None, "count_true": True, "faults": None}
+PLAIN["hold"] = None
 PLAIN["override"] = dict.fromkeys(OVERRIDDEN)
 
 
@@ -297,6 +298,26 @@ def test_the_peak_is_the_most_requests_in_flight_at_once(site: RunningSite) -> N
 # The controls
 
 
+def test_answers_wait_until_so_many_requests_are_in_flight(site: RunningSite) -> None:
+    site.control(hold={"peak": 4})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: get(site, f"/api/book/?offset={n}"), range(4)))
+    assert site.stats()["peak"] == 4
+
+
+def test_answers_behind_the_first_ones_wait_until_they_are_let_go(site: RunningSite) -> None:
+    site.control(hold={"paths": r"offset=\d", "first": 1})
+    with ThreadPoolExecutor(1) as pool:
+        assert get(site, "/api/book/?offset=1").status == 200
+        held = pool.submit(get, site, "/api/book/?offset=2")
+        while site.stats()["in_flight"] < 1:
+            pass
+        assert get(site, "/api/book/").status == 200
+        assert not held.done()
+        site.control(hold=None)
+        assert held.result().status == 200
+
+
 def test_a_wrong_option_is_refused_by_name(site: RunningSite) -> None:
     with pytest.raises(ValueError, match=r"no such options: \['latencyy'\]"):
         site.control(latencyy=1)
@@ -308,6 +329,7 @@ def test_a_wrong_option_is_refused_by_name(site: RunningSite) -> None:
         {"faults": {"kind": ["500"]}},
         {"faults": {"kinds": ["nonsense"]}},
         {"faults": {"paths": "("}},
+        {"hold": {"paths": "("}},
         {"override": {"/": {"code": 200}}},
         {"edit": ["1"]},
     ],
