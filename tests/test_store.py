@@ -219,7 +219,7 @@ def test_no_part_of_a_uri_that_is_not_valid_is_repeated(
 def test_what_the_driver_knows_of_a_fault_is_told(
     guarded: str, option: str, said: str, tmp_path: Path
 ) -> None:
-    uri = f"mongodb://{guarded}/?{option}&serverSelectionTimeoutMS=300"
+    uri = f"mongodb://{guarded}/?{option}&serverSelectionTimeoutMS=3000"  # time to meet the fault
     error = refusal({"MONGO_URI": uri, "MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
     assert said in error
     assert "start it" not in error
