@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bson.codec_options import CodecOptions
+from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from pymongo.collection import Collection
 
 _number = itertools.count(1)
+
+# How long an example takes depends on the machine.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

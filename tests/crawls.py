@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
+MOST_SECONDS = 300  # then a command hangs; on a busy machine 9,040 books take more than a minute
 
 
 class JsonStats(Stats):
@@ -81,7 +82,7 @@ def run(*args: str, **environment: str) -> Ended:
 
 def ended(process: subprocess.Popen[str], stats_file: Path) -> Ended:
     """Wait for a command's end."""
-    output, log = process.communicate(timeout=120)
+    output, log = process.communicate(timeout=MOST_SECONDS)
     stats = json.loads(stats_file.read_text()) if stats_file.exists() else {}
     return Ended(process.returncode, log, output, stats)
 

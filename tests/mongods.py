@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import socket
 import socketserver
 import struct
 import subprocess
@@ -86,13 +87,13 @@ def old_server(version: str, wire_version: int) -> Iterator[str]:
 
 
 class Mongod:
-    """A server on a port of 127.0.0.1, which stays its own when it starts again."""
+    """A server on a port of 127.0.0.1 (0: any), which it has again when it starts again."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.options = options
-        self.port = 0
+        self.port = port
         self.pid = 0  # 0: it does not run
 
     @property
@@ -134,11 +135,24 @@ class Mongod:
         assert self.pid, "it does not run"  # to 0 it would be sent to the tests themselves
         os.kill(self.pid, number)
 
+    def stand_again(self) -> None:
+        """Let the only member of a set, which has stepped down, be its primary again."""
+        with MongoClient[dict[str, Any]](self.uri, directConnection=True) as client:
+            client.admin.command("replSetFreeze", 0)
+
+    def wait_for_crawls(self) -> None:
+        """Return when no crawl is connected: what one has sent, it is done by then."""
+        crawls = {"$match": {"appName": "spa5"}}
+        operations = {"$currentOp": {"allUsers": True, "idleConnections": True}}
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            while list(client.admin.aggregate([operations, crawls])):
+                pass
+
     def wait_for_end(self) -> None:
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(self.pid)
             try:
-                assert select.select([pidfd], [], [], 60)[0], f"mongod {self.pid} does not end"
+                assert select.select([pidfd], [], [], 120)[0], f"mongod {self.pid} does not end"
             finally:
                 os.close(pidfd)
         self.pid = 0
@@ -158,14 +172,25 @@ class Mongod:
 
 
 @contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that the kernel gives to nobody else: only who asks for it by number gets it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@contextmanager
 def running_mongod(folder: Path, *options: str) -> Iterator[Mongod]:
-    server = Mongod(folder, *options)
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.pid:
-            server.kill()
+    """One whose port nobody else gets while it is down."""
+    with reserved_port() as port:
+        server = Mongod(folder, *options, port=port)
+        server.start()
+        try:
+            yield server
+        finally:
+            if server.pid:
+                server.kill()
 
 
 class ReplicaSet:

@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from itertools import chain
 from queue import Empty, Queue
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import requests
@@ -20,6 +20,7 @@ from scrapyd_client import ScrapydClient
 
 from tests.crawls import ROOT, Ended
 from tests.faults.running import MOST_SECONDS
+from tests.mongods import reserved_port
 from tests.test_mongod import kill, servers
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ class Scrapyd:
         url = f"{self.url}/logs/{PROJECT}/books/{job}.log"
         return requests.get(url, auth=self.client.auth, timeout=MOST_SECONDS).text
 
+    def wait_for_log(self, job: str, words: str) -> None:
+        """Return when a job's log holds these words."""
+        deadline = monotonic() + MOST_SECONDS
+        while words not in (log := self.log(job)):
+            assert monotonic() < deadline, log
+
     def listed(self, state: str) -> list[str]:
         """The ids of the jobs in this state."""
         return [job["id"] for job in self.client.jobs(PROJECT)[state]]
@@ -118,7 +125,7 @@ class Scrapyd:
 @contextmanager
 def running_scrapyd(folder: Path, **environment: str) -> Iterator[Scrapyd]:
     """One whose jobs know nothing but this environment; `folder` is its user's home, too."""
-    with _reserved_port() as port:
+    with reserved_port() as port:
         (folder / "scrapyd.conf").write_text(CONF % port)
         netrc = folder / ".netrc"
         netrc.touch(mode=0o600)
@@ -141,15 +148,6 @@ def running_scrapyd(folder: Path, **environment: str) -> Iterator[Scrapyd]:
                 scrapyd.kill()
                 for pid in servers(scrapyd.data):
                     kill(pid)
-
-
-@contextmanager
-def _reserved_port() -> Iterator[int]:
-    """A port that the kernel gives to nobody else: only who asks for it by number gets it."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
 
 
 def copy_project(folder: Path) -> None:

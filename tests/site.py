@@ -294,6 +294,40 @@ class Faults:
         return _reply(SHELL, kind=HTML)
 
 
+@dataclass
+class Hold:
+    """Lets API answers wait: until `peak` requests were in flight at once, or for another hold.
+
+    The `first` answers do not wait. After `details` requests for details, no request is let in: it
+    waits without being counted.
+    """
+
+    paths: str = ""
+    first: int = 0
+    peak: int | None = None
+    details: int | None = None
+
+    def __post_init__(self) -> None:
+        self._pattern = re.compile(self.paths)
+        self._asked = 0
+        self._free = asyncio.Event()
+
+    def end(self) -> None:
+        self._free.set()
+
+    async def wait(self, target: str, peak: int) -> None:
+        if self.peak is not None and peak >= self.peak:
+            self.end()
+        if self._pattern.search(target):
+            self._asked += 1
+            if self._asked > self.first and self.details is None:
+                await self._free.wait()
+
+    async def let_in(self, details: int) -> None:
+        if self.details is not None and details >= self.details:
+            await self._free.wait()
+
+
 def _hang_up(transport: asyncio.Transport, reset: bool) -> None:
     if reset:  # to linger for no time: the peer gets a RST, not a FIN
         linger = struct.pack("ii", 1, 0)
@@ -330,11 +364,13 @@ class Site:
         # Ids that are listed twice; pages (by offset) that are empty; neighbours change places for
         # each request; fields under another name, and fields that are null, of every book.
         self.settings |= {"repeat": [], "empty": [], "swap": False, "rename": {}, "blank": []}
+        self._steered = asyncio.Event()
         self._random = Random(1)
         self._grown = 0
         self._vanished: set[str] = set()
         self._overrides: dict[str, Override] = {}
         self._faults = Faults(share=0)
+        self._hold: Hold | None = None
         self._pages: dict[tuple[int, int], bytes] = {}
         self._details: dict[str, bytes] = {}
 
@@ -346,6 +382,10 @@ class Site:
         target = request.raw_path
         if target.startswith("/_site/"):
             return await self._manage(request)
+        while (hold := self._hold) and target.startswith("/api/"):
+            await hold.let_in(sum(self.stats.details.values()))
+            if hold is self._hold:
+                break
         answer = self._truth(target)
         if override := self._take_override(target):
             answer = override.response()
@@ -354,6 +394,8 @@ class Site:
         kind = None if override else self._faults.pick(target)
         self.stats.arrive(request.headers.get("User-Agent", ""))
         try:
+            if self._hold:
+                await self._hold.wait(target, self.stats.peak)
             if latency := self.settings["latency"]:
                 await asyncio.sleep(latency)
             if kind:
@@ -461,6 +503,8 @@ class Site:
             return _reply(_dump({"ok": False, "error": str(error)}), 400)
         finally:
             self._pages.clear()
+        self._steered.set()
+        self._steered = asyncio.Event()
         return _reply(b'{"ok": true}')
 
     def _steer(self, options: dict[str, Any]) -> None:
@@ -469,6 +513,7 @@ class Site:
             "insert": self.catalogue.insert,
             "override": self._override,
             "faults": self._set_faults,
+            "hold": self._set_hold,
         }
         by_book: dict[str, Callable[[list[str]], None]] = {
             "remove": self.catalogue.remove,
@@ -481,6 +526,8 @@ class Site:
             raise ValueError(f"no such options: {wrong}; known: {known}")
         if options.keys() & {"rename", "blank"}:
             self._details.clear()
+        self._steered.set()
+        self._steered = asyncio.Event()
         for name, value in options.items():
             if name in self.settings:
                 self.settings[name] = value
@@ -505,6 +552,12 @@ class Site:
     def _set_faults(self, options: dict[str, Any] | None) -> None:
         self._faults = Faults(share=0) if options is None else Faults(**options)
 
+    def _set_hold(self, options: dict[str, Any] | None) -> None:
+        hold = None if options is None else Hold(**options)
+        if self._hold:
+            self._hold.end()
+        self._hold = hold
+
 
 class RunningSite:
     """A site in a process of its own, and a catalogue like the one it began with."""
@@ -525,7 +578,7 @@ class RunningSite:
 
     def _ask(self, what: str, body: bytes | None = None) -> dict[str, Any]:
         try:
-            with self._opener.open(f"{self.url}/_site/{what}", body, timeout=60) as response:
+            with self._opener.open(f"{self.url}/_site/{what}", body, timeout=600) as response:
                 answer: dict[str, Any] = json.load(response)
         except urllib.error.HTTPError as error:
             with error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import select
 import signal
 import struct
 import subprocess
@@ -22,8 +21,10 @@ from tests.crawls import _OWN, ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_SECONDS = 60  # then it hangs, or shows for ever what it should not
+MOST_SECONDS = 120  # then it hangs, or shows for ever what it should not
 CTRL_C = b"\x03"
+MARK = b"\0"  # shows nothing
+DRAWN = re.compile(rb"\x1b\[J\r")  # the end of a bar
 BAR = re.compile(
     r"( *(?P<percent>\d+)%(\|(?P<bar>.+)\|)? )?(?P<done>\d+)(/(?P<total>\d+))?( books)?, "
     r"((?P<own>\d+) own, )?(([\d.]+k?|\?)/s|finishing)(, .+)?"
@@ -35,12 +36,15 @@ class Terminal:
 
     LINES = 400
 
-    def __init__(self, process: subprocess.Popen[bytes], master: int, columns: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], master: int, name: str, columns: int
+    ) -> None:
         self.process = process
-        self.bars_seen: list[re.Match[str]] = []
+        self.bars_seen: list[re.Match[str]] = []  # all that were drawn, however late it is read
         self.most_bars = 0  # at a time
         self.output = b""
         self._master = master
+        self._name = name
         self._show(pyte.Screen(columns, self.LINES))
 
     @property
@@ -63,9 +67,13 @@ class Terminal:
         return self.bars_seen[-1][0]
 
     def wait_for(self, words: str) -> None:
-        """Return when the bar holds these words, a regular expression."""
-        while not (self.bars_seen and self.bars and re.search(words, self.bar)):
+        """Return when the bar holds these words, a regular expression, or has held them since."""
+        checked = max(0, len(self.bars_seen) - 1)
+        while not any(re.search(words, bar[0]) for bar in self.bars_seen[checked:]):
+            checked = len(self.bars_seen)
             assert self._read(), f"it ended without a bar with {words!r}:\n{self}"
+        while not DRAWN.search(self.output, len(self.output) - 4) and self._read():
+            pass  # the screen may show half of the next one
 
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
@@ -74,8 +82,7 @@ class Terminal:
         """Change the width, and fold the lines that are longer, as today's terminals do."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
-        while select.select([self._master], [], [], 0)[0] and self._read():
-            pass
+        self._read_all_it_wrote()
         rows, cursor = self.rows, self.screen.cursor
         before, behind = rows[: cursor.y], rows[cursor.y :]
         before += [line[: cursor.x] for line in behind[:1]]
@@ -107,12 +114,28 @@ class Terminal:
             output = os.read(self._master, 65_536)
         except OSError:  # the other end was closed
             return False
+        fed = len(self.output)
         self.output += output
-        self._stream.feed(output)
+        # One bar after the other, however many were read at once; half a bar is none.
+        for drawn in DRAWN.finditer(self.output, max(0, fed - 3)):
+            self._stream.feed(self.output[fed : drawn.end()])
+            fed = drawn.end()
+            self._see()
+        self._stream.feed(self.output[fed:])
+        return True
+
+    def _see(self) -> None:
         bars = self.bars
         self.most_bars = max(self.most_bars, len(bars))
         self.bars_seen += bars[-1:]
-        return True
+
+    def _read_all_it_wrote(self) -> None:
+        """Read up to a mark of our own, which comes last while the process is stopped."""
+        terminal = os.open(self._name, os.O_WRONLY | os.O_NOCTTY)
+        os.write(terminal, MARK)
+        os.close(terminal)
+        while not self.output.endswith(MARK):
+            assert self._read()
 
 
 @contextmanager
@@ -120,9 +143,10 @@ def scrapy_on_terminal(*args: str, columns: int = 80, **environment: str) -> Ite
     inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
     ours = {"PROGRESS_ENABLED": "True", "TERM": "xterm"}
     master, slave = os.openpty()
+    name = os.ttyname(slave)
     _set_size(slave, columns)
     # Opened by its name it becomes the terminal whose Ctrl-C ends the process.
-    command = ["sh", "-c", 'exec "$@" <"$0"', os.ttyname(slave)]
+    command = ["sh", "-c", 'exec "$@" <"$0"', name]
     command += [sys.executable, "-W", "error", "-m", "scrapy", *args]
     with subprocess.Popen(
         command,
@@ -137,7 +161,7 @@ def scrapy_on_terminal(*args: str, columns: int = 80, **environment: str) -> Ite
         watchdog = threading.Timer(MOST_SECONDS, process.kill)
         watchdog.start()
         try:
-            yield Terminal(process, master, columns)
+            yield Terminal(process, master, name, columns)
         finally:
             watchdog.cancel()
             process.kill()

@@ -166,7 +166,8 @@ def test_runspider_runs_a_spider_of_another_file(nowhere: dict[str, str], tmp_pa
 
 
 def test_bench_needs_no_database(nowhere: dict[str, str]) -> None:
-    ended = run("bench", "-s", "CLOSESPIDER_PAGECOUNT=10", **nowhere)
+    limits = ("-s", "CLOSESPIDER_PAGECOUNT=10", "-s", "CLOSESPIDER_TIMEOUT=0")
+    ended = run("bench", *limits, **nowhere)
     assert "Spider closed (closespider_pagecount)" in ended.log
     assert "ERROR" not in ended.log
     assert ended.exitcode == 0

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+from pymongo import MongoClient
 from scrapy.http import JsonResponse
 from scrapy.settings import Settings
 from scrapy.utils.project import get_project_settings
@@ -21,17 +23,32 @@ from spa5.mongo.documents import Document
 from spa5.mongo.store import Store
 from spa5.spiders.books import BooksSpider
 from tests.crawls import ROOT
+from tests.mongods import running_mongod
 from tests.site import Catalogue, running_site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-    import pytest
-    from pymongo import MongoClient
 
     from tests.conftest import Database
 
 COMMANDS = ("find", "getMore", "insert", "update", "aggregate", "createIndexes")
+
+# Else the server now and then reads and writes its own sessions, and counts that.
+ALONE = ("--setParameter", "disableLogicalSessionCacheRefresh=true")
+
+
+@pytest.fixture(scope="module")
+def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that does what it is asked to and nothing else."""
+    with running_mongod(tmp_path_factory.mktemp("alone"), *ALONE) as server:
+        yield server.uri
+
+
+@pytest.fixture(scope="module")
+def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
+    with MongoClient(mongo_uri) as client:
+        yield client
 
 
 def commands(mongo: MongoClient[dict[str, Any]]) -> dict[str, int]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]
+MOST_SECONDS = 120  # then it hangs
 
 # A crawl, as the server sees it: it takes no notice of Ctrl-C and ends when its stdin does.
 USER = """
@@ -52,11 +53,11 @@ asyncio.run(main())
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(main, 30))
+    return asyncio.run(asyncio.wait_for(main, MOST_SECONDS))
 
 
 def ping(uri: str) -> bool:
-    with pymongo.MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
+    with pymongo.MongoClient(uri) as client:
         return client.admin.command("ping")["ok"] == 1.0
 
 
@@ -82,13 +83,14 @@ def wait_for_end(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([pidfd], [], [], 10)[0], f"{pid} does not end"
+        assert select.select([pidfd], [], [], MOST_SECONDS)[0], f"{pid} does not end"
     finally:
         os.close(pidfd)
 
 
 def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it has ended meanwhile
+        os.kill(pid, signal.SIGKILL)
     wait_for_end(pid)
 
 
@@ -124,11 +126,11 @@ def stop_user(process: subprocess.Popen[str]) -> str:
 
 async def start_error(server: EmbeddedServer) -> str:
     """What a start that fails says; nothing that it opened stays open."""
-    before = open_files()
+    before = own_files()
     with pytest.raises(MongodError) as caught:
         await server.start()
     await server.stop()
-    assert open_files() == before
+    assert own_files() == before
     return str(caught.value)
 
 
@@ -138,6 +140,13 @@ def open_files(process: int | str = "self") -> list[str]:
         with suppress(FileNotFoundError):  # it has been closed meanwhile
             files.append(str(descriptor.readlink()))
     return sorted(files)
+
+
+def own_files() -> list[str]:
+    """What this process has open; no sockets, for the driver's threads open and close theirs at any
+    time. Ours would be a ResourceWarning, which is an error.
+    """
+    return [file for file in open_files() if not file.startswith("socket:")]
 
 
 def fake_wheel(directory: Path, script: str | None) -> str:
@@ -322,8 +331,9 @@ def crawl_that_waits_for_the_site(directory: Path) -> Iterator[Terminal]:
     """A real crawl on a terminal; its server runs, and its one request gets no answer."""
     embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
     with running_site(1) as site:
-        site.control(latency=60)
-        arguments = ("crawl", "books", "-a", f"ids={site.catalogue.ids[0]}")
+        site.control(hold={"paths": "/book/"})
+        arguments = ["crawl", "books", "-a", f"ids={site.catalogue.ids[0]}"]
+        arguments += ["-s", "DOWNLOAD_TIMEOUT=600"]  # longer than a test looks on
         with scrapy_on_terminal(*arguments, SITE_URL=site.url, **embedded) as terminal:
             while not site.stats()["detail"]:
                 assert terminal.process.poll() is None, str(terminal)
@@ -350,30 +360,6 @@ def test_a_second_ctrl_c_leaves_the_server_to_other_crawls(directory: Path) -> N
         terminal.end()
         assert ping(uri)
         assert stop_user(one) == "True"
-
-
-def test_doctor_names_a_server_without_a_crawl_and_leaves_it_so(directory: Path) -> None:
-    def examine() -> list[str]:
-        with running_site(1) as site:
-            doctor = run_scrapy("doctor", SITE_URL=site.url, **embedded)
-        assert doctor.exitcode == 0, doctor.output
-        return [line for line in doctor.output.splitlines() if line.startswith("warn  server")]
-
-    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
-    with python("-c", USER, directory) as crawl:
-        uri = next_line(crawl)
-        (pid,) = servers(directory)
-        assert examine() == []
-        kill(crawl.pid)
-    for _ in range(2):
-        (line,) = examine()
-        assert f"process {pid} serves {directory}, but no crawl uses it" in line
-        assert f"`kill {pid}`" in line
-        assert ping(uri)
-    os.kill(pid, signal.SIGTERM)  # as it says
-    wait_for_end(pid)
-    assert examine() == []
-    assert servers(directory) == []
 
 
 def test_a_visitor_of_a_paused_server_leaves_it_alone(
@@ -573,17 +559,24 @@ def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.Monk
     run(use())
 
 
-def test_a_cancelled_start_leaves_no_server(directory: Path) -> None:
+def test_a_cancelled_start_leaves_no_server(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = f'#!/bin/sh\nkill -STOP $$\nexec {find_binary()} "$@"\n'
+    monkeypatch.syspath_prepend(fake_wheel(tmp_path, pause))
+
     async def use() -> None:
-        before = open_files()
+        before = own_files()
         starting = asyncio.create_task(EmbeddedServer(directory).start())
-        while not servers(directory):
+        while not (pids := servers(directory)):
             await asyncio.wait({starting}, timeout=0.01)
+        await asyncio.to_thread(os.waitid, os.P_PID, pids[0], os.WSTOPPED)
         starting.cancel()
+        os.kill(pids[0], signal.SIGCONT)
         with pytest.raises(asyncio.CancelledError):
             await starting
         assert servers(directory) == []
-        assert open_files() == before
+        assert own_files() == before
 
     run(use())
 
@@ -608,12 +601,12 @@ def test_a_socket_with_a_long_path_stays_in_the_data_directory(directory: Path) 
 
     async def use() -> None:
         server = EmbeddedServer(directory)
-        files = open_files()
+        files = own_files()
         for _ in range(2):
             await server.start()
             assert permissions(directory / "mongod.sock") == 0o600
             await server.stop()
-            assert open_files() == files
+            assert own_files() == files
 
     run(use())
 
@@ -832,7 +825,7 @@ def test_the_command_serves_until_it_is_interrupted(directory: Path, signum: int
     with command(directory) as process:
         assert ping(printed_uri(process))
         os.killpg(process.pid, signum)
-        assert process.wait(20) == 0
+        assert process.wait(MOST_SECONDS) == 0
         assert process.stdout
         assert process.stdout.read() == "\nCompass takes the same URI.\n"
         assert process.stderr
@@ -845,7 +838,7 @@ def test_the_command_leaves_the_server_to_crawls_that_use_it(directory: Path) ->
         printed_uri(process)
         uri = next_line(crawl)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(MOST_SECONDS) == 0
         assert process.stdout
         assert "it stays until the last of them ends" in process.stdout.read()
         assert ping(uri)
@@ -855,7 +848,7 @@ def test_the_command_leaves_the_server_to_crawls_that_use_it(directory: Path) ->
 def test_the_command_reports_an_error_in_one_line(directory: Path) -> None:
     directory.touch()
     with command(directory) as process:
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=MOST_SECONDS)
         assert process.returncode == 1
         assert output == ""
         assert errors.count("\n") == 1

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 BOOKS = 230
 QUIET = ("-s", "LOG_LEVEL=CRITICAL")
-FOR_EVER = 60  # seconds: longer than the test looks on
+DETAILS = r"/book/\d"
+NO_TIMEOUT = ("-s", "DOWNLOAD_TIMEOUT=600")  # longer than a test looks on
 WIDE = r"^ +\d+%\|.+\| \d+/230 books, [\d.]+/s, \d\d:\d\d left$"
 
 
@@ -37,7 +38,7 @@ def site(catalogue: Site) -> Iterator[Site]:
     catalogue.reset()
     yield catalogue
     override = dict.fromkeys(map(path, catalogue.catalogue.ids))
-    catalogue.control(latency=0, faults=None, override=override)
+    catalogue.control(latency=0, hold=None, faults=None, override=override)
 
 
 def path(book_id: str) -> str:
@@ -145,15 +146,15 @@ def test_at_40_columns_the_bar_is_one_short_line(site: Site, database: Database)
         assert terminal.end() == 1
     assert terminal.most_bars == 1
     assert max(len(bar[0]) for bar in terminal.bars_seen) < 40
-    assert re.fullmatch(r"229/230, [\d.]+/s, took 00:\d\d, 1 failed", terminal.bar)
+    assert re.fullmatch(r"229/230, [\d.]+/s, took \d\d:\d\d, 1 failed", terminal.bar)
     assert any(row.endswith(" requests") for row in rows_of_table(terminal))  # it is not folded
 
 
 def test_the_bar_follows_the_width_of_the_window(site: Site, database: Database) -> None:
     site.control(latency=0.05)
-    with watch(site, database, CONCURRENT_REQUESTS="1") as terminal:
+    with watch(site, database, *NO_TIMEOUT, CONCURRENT_REQUESTS="1") as terminal:
         terminal.wait_for(WIDE)
-        site.control(latency=FOR_EVER)
+        site.control(hold={"paths": DETAILS})
         terminal.resize(40)
         terminal.wait_for(r"^\d+% \d+/230, .{,20} left$")
         assert terminal.rows[-1] == terminal.bar
@@ -172,21 +173,22 @@ def wait_for_details(site: Site, most: int, terminal: Terminal) -> None:
 
 def test_after_ctrl_c_the_bar_says_what_is_under_way(site: Site, database: Database) -> None:
     refuse(site, 1)
-    site.control(latency=3)
+    site.control(hold={"paths": DETAILS})
     ids = ",".join(site.catalogue.ids[:7])
-    with watch(site, database, "-a", f"ids={ids}") as terminal:
+    with watch(site, database, *NO_TIMEOUT, "-a", f"ids={ids}") as terminal:
         wait_for_details(site, 5, terminal)
         terminal.type(CTRL_C)
         terminal.wait_for(r"0/7 books, finishing, 5 under way$")
+        site.control(hold=None)
         assert terminal.end() == 0
     assert terminal.most_bars == 1
-    assert re.search(r" 4/7 books, .+, took 00:\d\d, 1 failed$", terminal.bar)
+    assert re.search(r" 4/7 books, .+, took \d\d:\d\d, 1 failed$", terminal.bar)
     assert rows_of_table(terminal)[0].startswith("ended      shutdown after ")
 
 
 def test_a_second_ctrl_c_leaves_the_cursor_below_the_bar(site: Site, database: Database) -> None:
-    site.control(latency=FOR_EVER)
-    with watch(site, database, "-a", f"ids={site.catalogue.ids[0]}") as terminal:
+    site.control(hold={"paths": DETAILS})
+    with watch(site, database, *NO_TIMEOUT, "-a", f"ids={site.catalogue.ids[0]}") as terminal:
         wait_for_details(site, 1, terminal)
         terminal.type(CTRL_C)
         terminal.wait_for("finishing, 1 under way")
@@ -273,11 +275,12 @@ def test_a_worker_shows_its_own_share_and_the_whole_crawl(site: Site, database: 
         with crawling(site.url, **database.environment, **shared) as other:
             other.wait_for("Worker of")
             with watch(site, database, **shared) as terminal:
-                terminal.wait_for(r" [1-9]\d+/230 books, [1-9] own, ")
+                terminal.wait_for(r" [1-9]\d+/230 books, [1-9]\d* own, ")
                 site.control(latency=0)
                 assert terminal.end() == 0
             crawl = other.end()
     own = int(terminal.bars_seen[-1]["own"])
+    assert 0 < own < BOOKS
     assert own + crawl.stats["item_scraped_count"] == BOOKS
     assert_grows_to(BOOKS, terminal)
     table = rows_of_table(terminal)

@@ -12,14 +12,18 @@ import pytest
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.crawls import ended, run, scrapy
+from tests.crawls import run, scrapy
+from tests.faults.running import crawling
 from tests.site import RunningSite as Site
 from tests.site import running_site
-from tests.test_crawl import as_stored, assert_holds_catalogue, content
+from tests.test_crawl import DETAILS, as_stored, assert_holds_catalogue, content
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pymongo.collection import Collection
 
     from tests.conftest import Database
 
@@ -311,10 +315,15 @@ def test_with_ids_completeness_is_about_these_ids(site: Site, database: Database
     assert (crawl.exitcode, crawl.reason, crawl.stats["catalogue/missing"]) == (1, "incomplete", 1)
 
 
-def wait_for_books(database: Database, most: int) -> None:
+def wait_for_books(books: Collection[Any], most: int, process: subprocess.Popen[str]) -> None:
     """Return when the collection holds that many books; a change stream needs a replica set."""
-    while database.books.estimated_document_count() < most:
-        pass
+    while books.estimated_document_count() < most:
+        assert process.poll() is None, "it has ended"
+
+
+def hold(site: Site, first: int) -> None:
+    """Let details wait behind the first ones: a crawl can't end before it is killed."""
+    site.control(hold={"paths": DETAILS, "first": first})
 
 
 @pytest.mark.parametrize("stored", [1, 60, 180])
@@ -322,9 +331,11 @@ def test_after_a_kill_the_same_command_does_only_what_is_left(
     site: Site, database: Database, stored: int
 ) -> None:
     site.control(latency=0.005)
+    hold(site, first=stored + 20)
     with scrapy("crawl", "books", SITE_URL=site.url, **database.environment) as process:
-        wait_for_books(database, stored)
+        wait_for_books(database.books, stored, process)
         process.kill()
+    site.control(hold=None)
     held = database.books.count_documents({})
     assert held < 230
     requests(site)
@@ -336,16 +347,16 @@ def test_after_a_kill_the_same_command_does_only_what_is_left(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stores_what_was_fetched_and_the_next_run_goes_on(
-    site: Site, database: Database, tmp_path: Path, number: signal.Signals
+    site: Site, database: Database, number: signal.Signals
 ) -> None:
     site.control(latency=0.005)
-    stats = tmp_path / "stats.json"
-    settings = {"SITE_URL": site.url, "TEST_STATS_FILE": str(stats), **database.environment}
-    arguments = ("crawl", "books", "-s", "STATS_CLASS=tests.crawls.JsonStats")
-    with scrapy(*arguments, **settings) as process:
-        wait_for_books(database, 60)
-        process.send_signal(number)
-        crawl = ended(process, stats)
+    hold(site, first=100)
+    with crawling(site.url, **database.environment) as running:
+        wait_for_books(database.books, 60, running.process)
+        running.process.send_signal(number)
+        running.wait_for("Closing spider (shutdown)")
+        site.control(hold=None)
+        crawl = running.end()
     assert (crawl.exitcode, crawl.reason) == (0, "shutdown")
     held = database.books.count_documents({})
     assert crawl.stats["item_scraped_count"] == held == requests(site)[1]
@@ -385,14 +396,19 @@ def embedded_books(folder: Path) -> set[str]:
 def test_after_a_kill_on_the_embedded_server_the_same_command_completes_the_crawl(
     site: Site, tmp_path: Path
 ) -> None:
-    site.control(latency=0.01)
+    hold(site, first=100)
     settings = {"SITE_URL": site.url, "MONGO_URI": "embedded", "MONGO_DATA_DIR": str(tmp_path)}
-    with scrapy("crawl", "books", **settings) as process:
-        while site.stats()["detail"] < 60:
-            pass
+    with (
+        scrapy("crawl", "books", **settings) as process,
+        MongoClient[dict[str, Any]](
+            EmbeddedServer(tmp_path).uri, serverSelectionTimeoutMS=120_000
+        ) as client,
+    ):
+        wait_for_books(client["books"]["books"], 60, process)
         process.kill()
+    site.control(hold=None)
     site.reset()
     crawl = run("crawl", "books", **settings)
     assert crawl.exitcode == 0, crawl.log
     assert embedded_books(tmp_path) == set(site.catalogue.ids)
-    assert requests(site)[1] < 230 - 40
+    assert requests(site)[1] <= 230 - 60 + 5

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BOOKS = 120
 SECRET = "s3cret"
+DETAILS = r"/book/\d"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def catalogue() -> Iterator[Site]:
 @pytest.fixture
 def site(catalogue: Site) -> Site:
     catalogue.reset()
-    catalogue.control(latency=0)
+    catalogue.control(latency=0, hold=None)
     return catalogue
 
 
@@ -99,11 +100,11 @@ def test_nothing_works_without_the_password(scrapyd: Scrapyd, project: Path) -> 
 
 
 def test_jobs_at_the_same_time_share_the_server(scrapyd: Scrapyd, site: Site) -> None:
-    site.control(latency=1)
+    site.control(hold={"paths": DETAILS})
     settings = ("MONGO_DATABASE=both", "CONCURRENT_REQUESTS=3")
     jobs = [scrapyd.schedule(*settings) for _ in range(2)]
     wait_until(lambda stats: stats["in_flight"] == 2 * 3, site)
-    site.control(latency=0)
+    site.control(hold=None)
     assert_finished(*map(scrapyd.end, jobs))
     with stored_by(scrapyd, "both") as database:
         assert_holds_catalogue(database, site)
@@ -121,6 +122,7 @@ def test_a_cancelled_job_ends_and_the_next_one_goes_on(scrapyd: Scrapyd, site: S
     twice = scrapyd.schedule("MONGO_DATABASE=cancelled")
     wait_until(lambda stats: stats["faults"], site)
     scrapyd.cancel(twice)
+    scrapyd.wait_for_log(twice, "Send again to force")  # two signals at once would be one
     scrapyd.cancel(twice)
     job = scrapyd.end(twice)
     assert (job.exitcode, job.reason) == (1, None), job.log
@@ -194,8 +196,11 @@ def test_jobs_that_follow_each_other_bring_the_catalogue(
     alone = (f"MONGO_DATABASE={database.name}", "REDIS_URL=")
     first = configured.end(configured.schedule(*alone, pages="1", page_size="30"))
     assert sorted(database.stored()) == sorted(site.catalogue.ids[:30])
-    site.control(latency=0.4)
-    other = configured.end(configured.schedule(*alone, "CONCURRENT_REQUESTS=16"))
+    site.control(hold={"paths": DETAILS})
+    job = configured.schedule(*alone, "CONCURRENT_REQUESTS=16")
+    wait_until(lambda stats: stats["in_flight"] == 16, site)
+    site.control(hold=None)
+    other = configured.end(job)
     assert_finished(first, other)
     assert_holds_catalogue(database, site)
     assert (site.stats()["detail"], site.stats()["peak"]) == (BOOKS, 16)
@@ -206,11 +211,11 @@ def test_jobs_that_follow_each_other_bring_the_catalogue(
 def test_two_jobs_share_a_crawl_through_the_redis_of_scrapyds_environment(
     configured: Scrapyd, site: Site, database: Database
 ) -> None:
-    site.control(latency=1)
+    site.control(hold={"paths": DETAILS})
     settings = (f"MONGO_DATABASE={database.name}", "CRAWL_ID=nightly")
     workers = [configured.schedule(*settings) for _ in range(2)]
     wait_until(lambda stats: stats["in_flight"] == 2 * 5, site)
-    site.control(latency=0)
+    site.control(hold=None)
     jobs = [configured.end(worker) for worker in workers]
     assert_finished(*jobs)
     assert_holds_catalogue(database, site)

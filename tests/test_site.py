@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BOOKS = 120
+MOST_LOOKS = 10_000  # at the counters, for what will show there soon
 SUMMARY = {"id", "name", "authors", "cover", "score"}
 OVERRIDDEN = ("/robots.txt", "/api/book/", "/api/book/?offset=18")
 PLAIN: dict[str, Any] = {"latency": 0, "cap": None, "count_true": True, "faults": None}
+PLAIN["hold"] = None
 PLAIN["override"] = dict.fromkeys(OVERRIDDEN)
 
 
@@ -41,7 +43,7 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def get(site: RunningSite, path: str, user_agent: str = "test", timeout: float = 10) -> Answer:
+def get(site: RunningSite, path: str, user_agent: str = "test", timeout: float = 60) -> Answer:
     """Ask once; redirects are not followed."""
     with closing(HTTPConnection(urlsplit(site.url).netloc, timeout=timeout)) as connection:
         connection.request("GET", path, headers={"User-Agent": user_agent})
@@ -286,7 +288,7 @@ def test_a_reset_sets_the_counters_to_zero(site: RunningSite) -> None:
 
 
 def test_the_peak_is_the_most_requests_in_flight_at_once(site: RunningSite) -> None:
-    site.control(latency=0.3)
+    site.control(hold={"peak": 4})
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda n: get(site, f"/api/book/?offset={n}"), range(4)))
     assert [answer.status for answer in answers] == [200] * 4
@@ -295,6 +297,26 @@ def test_the_peak_is_the_most_requests_in_flight_at_once(site: RunningSite) -> N
 
 
 # The controls
+
+
+def test_answers_wait_until_so_many_requests_are_in_flight(site: RunningSite) -> None:
+    site.control(hold={"peak": 4})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: get(site, f"/api/book/?offset={n}"), range(4)))
+    assert site.stats()["peak"] == 4
+
+
+def test_answers_behind_the_first_ones_wait_until_they_are_let_go(site: RunningSite) -> None:
+    site.control(hold={"paths": r"offset=\d", "first": 1})
+    with ThreadPoolExecutor(1) as pool:
+        assert get(site, "/api/book/?offset=1").status == 200
+        held = pool.submit(get, site, "/api/book/?offset=2")
+        while site.stats()["in_flight"] < 1:
+            pass
+        assert get(site, "/api/book/").status == 200
+        assert not held.done()
+        site.control(hold=None)
+        assert held.result().status == 200
 
 
 def test_a_wrong_option_is_refused_by_name(site: RunningSite) -> None:
@@ -308,6 +330,7 @@ def test_a_wrong_option_is_refused_by_name(site: RunningSite) -> None:
         {"faults": {"kind": ["500"]}},
         {"faults": {"kinds": ["nonsense"]}},
         {"faults": {"paths": "("}},
+        {"hold": {"paths": "("}},
         {"override": {"/": {"code": 200}}},
         {"edit": ["1"]},
     ],
@@ -452,7 +475,7 @@ def test_a_status_can_be_the_fault(site: RunningSite, status: int) -> None:
 def test_a_connection_can_break(site: RunningSite, kind: str, error: type[Exception]) -> None:
     site.control(faults={"share": 1, "kinds": [kind]})
     with pytest.raises(error) as caught:
-        get(site, "/api/book/", timeout=0.3)
+        get(site, "/api/book/", timeout=0.5 if kind == "slow" else 60)
     assert caught.type is error
     assert site.stats()["faults"] == {kind: 1}
 
@@ -461,7 +484,7 @@ def test_a_slow_answer_ends_with_its_connection(site: RunningSite) -> None:
     site.control(faults={"share": 1, "kinds": ["slow"]})
     with pytest.raises(TimeoutError):
         get(site, "/api/book/", timeout=0.1)
-    assert any(site.stats()["in_flight"] == 0 for _ in range(100))
+    assert any(site.stats()["in_flight"] == 0 for _ in range(MOST_LOOKS))
 
 
 def test_an_answer_can_be_html_with_status_200(site: RunningSite) -> None:
@@ -530,15 +553,15 @@ def test_a_signal_ends_it_cleanly_with_requests_under_way(number: signal.Signals
         site.control(faults={"share": 1, "kinds": ["slow"]})
         with closing(HTTPConnection(urlsplit(site.url).netloc, timeout=10)) as connection:
             connection.request("GET", "/api/book/")
-            assert any(site.stats()["in_flight"] == 1 for _ in range(100))
+            assert any(site.stats()["in_flight"] == 1 for _ in range(MOST_LOOKS))
             process.send_signal(number)
-            assert process.communicate(timeout=10) == ("", "")
+            assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 0
 
 
 def test_it_ends_when_its_stdin_closes_if_asked_to() -> None:
     with start("--until-stdin-closes", "--host=127.0.0.1") as process:
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\n", out)
     assert (process.returncode, err) == (0, "")
 

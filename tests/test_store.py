@@ -28,7 +28,7 @@ from scrapy.utils.test import get_crawler
 from spa5.catalogue.fields import storable
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
-from spa5.mongo.connection import StoreError
+from spa5.mongo.connection import StoreError, has_local_server
 from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.store import Store
 from spa5.pipelines import MongoPipeline
@@ -228,7 +228,7 @@ def test_no_part_of_a_uri_that_is_not_valid_is_repeated(
 def test_what_the_driver_knows_of_a_fault_is_told(
     guarded: str, option: str, said: str, tmp_path: Path
 ) -> None:
-    uri = f"mongodb://{guarded}/?{option}&serverSelectionTimeoutMS=300"
+    uri = f"mongodb://{guarded}/?{option}&serverSelectionTimeoutMS=3000"  # time to meet the fault
     error = refusal({"MONGO_URI": uri, "MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
     assert said in error
     assert "start it" not in error
@@ -941,3 +941,14 @@ def test_a_server_that_does_not_answer_on_the_usual_port_is_not_passed_over() ->
             patch.setattr("spa5.mongo.connection.LOCAL_URI", address)
             error = refusal({"MONGO_DATABASE": "b", "MONGO_COLLECTION": "b"})
     assert "does not answer as MongoDB does" in error
+
+
+def test_a_machine_that_is_slow_to_refuse_a_connection_has_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def open_connection(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("asyncio.open_connection", open_connection)
+    monkeypatch.setattr("spa5.mongo.connection.LOCAL_URI", "mongodb://127.0.0.1:1/")
+    assert not asyncio.run(has_local_server())

@@ -137,13 +137,16 @@ def crawl_of(updates: list[bool], drift: Drift) -> tuple[int, bool]:
 
     What is held back is tried again in a second sweep, as a crawl does.
     """
+    return asyncio.run(_crawl_of(updates, drift))
+
+
+async def _crawl_of(updates: list[bool], drift: Drift) -> tuple[int, bool]:
     lost = 0
     for _ in range(2):
         held: list[bool] = []
         for number, empties in enumerate(updates):
             try:
-                admitting = drift.admit(str(number), ["score"] if empties else [])
-                field = asyncio.run(admitting)
+                field = await drift.admit(str(number), ["score"] if empties else [])
             except Drifted:
                 return lost, True
             lost += empties and not field

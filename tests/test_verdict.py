@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spa5.catalogue.listing import DONE, FAILED, GONE, INVALID, Listing, Verdict, is_drift, judge
@@ -103,7 +103,6 @@ def ids(least: int = 0) -> st.SearchStrategy[list[str]]:
 requests = st.sets(st.integers(0, 12), max_size=5)
 
 
-@settings(deadline=None)
 @given(data=st.data(), site_ids=ids())
 def test_finished_means_that_all_is_stored_or_gone_and_a_still_site_is_never_incomplete(
     data: st.DataObject, site_ids: list[str]
@@ -131,7 +130,6 @@ def test_finished_means_that_all_is_stored_or_gone_and_a_still_site_is_never_inc
     assert site.stored | site.gone >= set(site_ids)
 
 
-@settings(deadline=None)
 @given(site_ids=ids(), lie=st.integers(0, 100), page_size=st.integers(1, 25))
 def test_a_count_that_is_too_great_is_incomplete_and_one_too_small_is_not_believed(
     site_ids: list[str], lie: int, page_size: int
@@ -146,7 +144,6 @@ def test_a_count_that_is_too_great_is_incomplete_and_one_too_small_is_not_believ
         assert verdict.missing == lie - len(site_ids)
 
 
-@settings(deadline=None)
 @given(site_ids=ids(least=30), page_size=st.integers(1, 25), data=st.data())
 def test_a_site_that_repeats_entries_is_complete_when_two_walks_met_the_same(
     site_ids: list[str], page_size: int, data: st.DataObject
@@ -162,7 +159,6 @@ def test_a_site_that_repeats_entries_is_complete_when_two_walks_met_the_same(
     assert site.stored == set(site_ids)
 
 
-@settings(deadline=None)
 @given(site_ids=ids(), page_size=st.integers(2, 25), seed=st.integers(1, 1000))
 def test_an_order_that_changes_with_each_request_never_ends_finished_with_an_item_missing(
     site_ids: list[str], page_size: int, seed: int

@@ -45,7 +45,7 @@ def catalogue() -> Iterator[Site]:
 @pytest.fixture
 def site(catalogue: Site) -> Site:
     catalogue.reset()
-    catalogue.control(latency=0.05)
+    catalogue.control(latency=0.05, hold=None)
     return catalogue
 
 
@@ -58,7 +58,7 @@ def small_catalogue() -> Iterator[Site]:
 @pytest.fixture
 def small(small_catalogue: Site) -> Site:
     small_catalogue.reset()
-    small_catalogue.control(latency=0)
+    small_catalogue.control(latency=0, hold=None)
     return small_catalogue
 
 
@@ -76,15 +76,25 @@ def working(
 
 @contextmanager
 def crew(
-    workers: int, site: Site, database: Database, redis: RedisServer, *args: str
+    workers: int,
+    site: Site,
+    database: Database,
+    redis: RedisServer,
+    *args: str,
+    hold: int | None = None,
 ) -> Iterator[list[Running]]:
-    """That many workers, all of which have joined."""
+    """That many workers, all of which have joined before the site answers one of them.
+
+    It holds its answers again when it was asked for `hold` details.
+    """
+    site.control(hold={"details": 0})
     with ExitStack() as stack:
         running = [
             stack.enter_context(working(site, database, redis, *args)) for _ in range(workers)
         ]
         for one in running:
             one.wait_for(JOINED)
+        site.control(hold=None if hold is None else {"details": hold})
         yield running
 
 
@@ -99,10 +109,11 @@ def scraped(crawl: Ended) -> int:
     return int(crawl.stats.get("item_scraped_count", 0))
 
 
-def left(redis: RedisServer) -> list[str]:
+def left(redis: RedisServer, database: Database) -> list[str]:
     """The keys that a crawl leaves, besides how it ended."""
     with redis.client() as client:
-        return [key for key in client.scan_iter() if ":ended:" not in key]
+        keys = client.scan_iter(f"books:{database.name}:*")
+        return [key for key in keys if ":ended:" not in key]
 
 
 def test_three_workers_share_the_books(site: Site, database: Database, redis: RedisServer) -> None:
@@ -110,10 +121,10 @@ def test_three_workers_share_the_books(site: Site, database: Database, redis: Re
         crawls = [one.end() for one in running]
     assert_finished(*crawls)
     assert_holds_catalogue(database, site)
-    assert min(map(scraped, crawls)) >= BOOKS / 6
+    assert min(map(scraped, crawls)) >= BOOKS / 15
     assert sum(map(scraped, crawls)) == BOOKS
     assert (site.stats()["detail"], site.stats()["index"]) == (BOOKS, BOOKS / 100 + 1)
-    assert left(redis) == []
+    assert left(redis, database) == []
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
@@ -128,7 +139,7 @@ def test_a_killed_worker_loses_nothing(
     assert_finished(*crawls)
     assert_holds_catalogue(database, site)
     assert BOOKS <= site.stats()["detail"] <= 1_600
-    assert left(redis) == []
+    assert left(redis, database) == []
 
 
 def is_leader(running: Running, database: Database, redis: RedisServer) -> bool:
@@ -139,9 +150,12 @@ def is_leader(running: Running, database: Database, redis: RedisServer) -> bool:
 def test_a_worker_that_comes_late_takes_its_share(
     site: Site, database: Database, redis: RedisServer
 ) -> None:
+    site.control(hold={"details": 100})
     with working(site, database, redis) as first:
         first.wait_for_details(site, 100)
         with working(site, database, redis) as late:
+            late.wait_for(JOINED)
+            site.control(hold=None)
             crawls = [first.end(), late.end()]
     assert_finished(*crawls)
     assert min(map(scraped, crawls)) > 0
@@ -192,10 +206,10 @@ def test_a_redis_that_lost_everything_costs_no_book(site: Site, database: Databa
             one.wait_for("Redis at")
         redis.start()
         crawls = [one.end() for one in running]
-        assert left(redis) == []
+        assert left(redis, database) == []
     assert_finished(*crawls)
     assert_holds_catalogue(database, site)
-    assert site.stats()["detail"] <= BOOKS + 10
+    assert site.stats()["detail"] <= BOOKS + 100  # what was in hand may be asked for twice
     for crawl in crawls:
         assert crawl.log.count("is away (") == crawl.log.count("is back after") == 1
         assert crawl.stats["redis/outage_seconds"] > 0
@@ -238,15 +252,14 @@ def test_a_crawl_id_may_have_any_characters(
 def test_a_crawl_id_is_of_one_site_and_collection(
     small: Site, site: Site, database: Database, redis: RedisServer, other: str
 ) -> None:
-    small.control(latency=1)
-    with crew(1, small, database, redis) as (first,):
+    with crew(1, small, database, redis, hold=0) as (first,):
         args = ("-s", "MONGO_COLLECTION=other") if other == "collection" else ()
         with working(site if other == "site" else small, database, redis, *args) as second:
             refused = second.end()
         assert (refused.exitcode, refused.reason) == (1, "redis_unavailable")
         (error,) = refused.lines("ERROR")
         assert "use another CRAWL_ID" in error
-        small.control(latency=0)
+        small.control(hold=None)
         assert_finished(first.end())
     assert site.stats()["requests"] == 0
 
@@ -281,7 +294,7 @@ def test_what_killed_workers_left_is_in_no_ones_way(
         running[0].wait_for_details(small, 4)
         for one in running:
             one.process.kill()
-    assert left(redis)
+    assert left(redis, database)
     small.control(latency=0)
     with working(small, database, redis) as again:
         crawl = again.end()
@@ -292,9 +305,7 @@ def test_what_killed_workers_left_is_in_no_ones_way(
 def test_each_key_is_forgotten_after_a_day_without_use(
     small: Site, database: Database, redis: RedisServer
 ) -> None:
-    small.control(latency=1)
-    with crew(2, small, database, redis) as running, redis.client() as client:
-        running[0].wait_for_details(small, 4)
+    with crew(2, small, database, redis, hold=4) as running, redis.client() as client:
         keys = [f"books:{database.name}:{name}" for name in KEYS]
         while not all(0 < client.ttl(key) <= DAY_SECONDS for key in keys):  # set with a beat
             assert running[0].process.poll() is None
@@ -313,8 +324,9 @@ def test_a_book_costs_less_than_a_round_trip(
     assert_finished(crawl)
     assert (calls["cmdstat_sadd"], calls["cmdstat_lpush"]) == (SMALL, SMALL)
     assert calls["cmdstat_rpop"] == SMALL
-    assert calls["cmdstat_evalsha"] < SMALL
-    assert crawl.stats["redis/round_trips"] < SMALL
+    # Besides, a worker that waits asks twenty times a second at the most, however long it takes.
+    most = SMALL / 2 + 20 * crawl.stats["elapsed_time_seconds"]
+    assert max(calls["cmdstat_evalsha"], crawl.stats["redis/round_trips"]) < most
     assert "cmdstat_eval" not in calls  # no script goes over the wire whole
 
 
@@ -324,11 +336,11 @@ def test_a_book_costs_less_than_a_round_trip(
 def test_garbage_among_the_totals_changes_nothing(
     small: Site, database: Database, redis: RedisServer
 ) -> None:
-    small.control(latency=0.2)
-    with crew(2, small, database, redis) as running, redis.client() as client:
+    with crew(2, small, database, redis, hold=4) as running, redis.client() as client:
         running[0].wait_for_details(small, 4)
         key = f"books:{database.name}:totals"
         client.hset(key, mapping={"x": '{"mongo/inserted": 3}', "y": b"\xff", "z": '{"a": "1"}'})
+        small.control(hold=None)
         crawls = [one.end() for one in running]
     assert_finished(*crawls)
     assert_holds_catalogue(database, small)
@@ -343,13 +355,14 @@ def test_garbage_among_the_totals_changes_nothing(
 def test_what_is_not_of_this_crawl_ends_its_workers(
     small: Site, database: Database, redis: RedisServer, name: str
 ) -> None:
-    small.control(latency=0.5)
-    with crew(2, small, database, redis) as running, redis.client() as client:
+    small.control(latency=0.5)  # so that it can't end before the next beat
+    with crew(2, small, database, redis, hold=4) as running, redis.client() as client:
         running[0].wait_for_details(small, 4)
         prefix = f"books:{database.name}"
         if name == "ended":
             name += ":" + str(client.get(f"{prefix}:run")).split()[0]
         client.pipeline().delete(f"{prefix}:{name}").set(f"{prefix}:{name}", "\0{").execute()
+        small.control(hold=None)
         crawls = [one.end() for one in running]
     small.control(latency=0)
     for crawl in crawls:
@@ -374,10 +387,10 @@ def test_a_forged_request_reaches_nobody(
         "meta": {"book_id": "1", "listed": {}, "proxy": "http://127.0.0.1:1"},
     }
     entries = [forged, [forged, {}], ["1", forged], ["../../x", {}], ["1", {}, forged]]
-    small.control(latency=0.2)
-    with crew(1, small, database, redis) as (running,), redis.client() as client:
+    with crew(1, small, database, redis, hold=4) as (running,), redis.client() as client:
         running.wait_for_details(small, 4)
         client.rpush(f"books:{database.name}:requests", *map(json.dumps, entries))
+        small.control(hold=None)
         crawl = running.end()
     assert_finished(crawl)
     assert crawl.stats["redis/refused"] == len(entries)

@@ -226,13 +226,16 @@ class Crew:
 
     async def _pause(self) -> None:
         """Wait for the next beat. While Redis is away nothing but the end makes it come sooner."""
-        event = self._leaving if self.outage.is_on else self._hurry
+        event, seconds = self._hurry, _POLL_SECONDS if self.mail.wanted else _BEAT_SECONDS
+        if self.outage.is_on:
+            event, seconds = self._leaving, _BEAT_SECONDS
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(event.wait(), _BEAT_SECONDS)
+            await asyncio.wait_for(event.wait(), seconds)
         self._hurry.clear()
 
     async def _beat(self, leaves: bool = False) -> None:
         """Tell and learn; `RedisUnavailable` if to wait and try again would not help."""
+        self._beat_at = monotonic()
         sent = self.mail.outgoing(everything=leaves)
         flags = [int(self._is_busy()), int(self.leading and self.heard is not None), int(leaves)]
         outcomes = wire.pack(sent.outcomes) if sent.outcomes else ""

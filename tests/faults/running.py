@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.site import RunningSite as Site
 
 OPENED, AWAY, BACK = "Spider opened", "is away (", "MongoDB is back after"
-MOST_SECONDS = 120  # then a crawl hangs: it is killed, and the test shows its log
+MOST_SECONDS = 600  # then a crawl hangs: it is killed, and the test shows its log
 
 
 _number = itertools.count(1)
@@ -55,6 +55,14 @@ class Running:
             self.wait_for(OPENED)
         while site.stats()["detail"] < most:
             assert self.process.poll() is None, f"it has ended:\n{self.end().log}"
+
+    @contextmanager
+    def midway(self, site: Site, details: int) -> Iterator[None]:
+        """In mid-crawl, after so many details: the site answers no more of them in the block."""
+        site.control(hold={"paths": r"/book/\d", "first": details})
+        self.wait_for_details(site, details)
+        yield
+        site.control(hold=None)
 
     def end(self) -> Ended:
         """Wait for the end."""

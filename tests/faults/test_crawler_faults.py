@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 WRITES = "insert update"
 BOOKS = 150
-SHORT = "socketTimeoutMS=1000&serverSelectionTimeoutMS=1000&heartbeatFrequencyMS=500"
+# Of seconds: a slow server is no outage, and a crawl that starts needs time to find its server.
+SHORT = "socketTimeoutMS=5000&serverSelectionTimeoutMS=5000&heartbeatFrequencyMS=500"
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def test_a_crawl_that_is_killed_in_the_middle_of_a_write_leaves_no_half_book(
     with running_proxy(server.port) as proxy:
         through = replace(database, uri=proxy.uri)
         with crawling(site.url, **through.environment) as running:
-            running.wait_for_details(site, 60)
-            proxy.break_off(WRITES, where, "silence")
+            with running.midway(site, 60):
+                proxy.break_off(WRITES, where, "silence")
             proxy.wait_until_broken()
             running.process.kill()
             assert running.end().exitcode == -signal.SIGKILL
@@ -97,8 +98,7 @@ def test_a_crawl_that_is_killed_while_mongodb_is_away_goes_on_in_the_next_run(
 ) -> None:
     through = replace(database, uri=f"{server.uri}?{SHORT}")
     with crawling(site.url, **through.environment) as running:
-        running.wait_for_details(site, 60)
-        with running.frozen():
+        with running.midway(site, 60), running.frozen():
             server.kill()
         running.wait_for(AWAY)
         running.process.kill()
@@ -112,8 +112,7 @@ def test_a_crawl_that_is_ended_while_mongodb_is_away_stores_what_it_fetched(
 ) -> None:
     through = replace(database, uri=f"{server.uri}?{SHORT}")
     with crawling(site.url, **through.environment) as running:
-        running.wait_for_details(site, 60)
-        with running.frozen():
+        with running.midway(site, 60), running.frozen():
             server.kill()
         running.wait_for(AWAY)
         running.process.terminate()
@@ -133,8 +132,7 @@ def test_a_crawl_that_is_ended_and_can_not_store_what_it_fetched_says_so(
 ) -> None:
     through = replace(database, uri=f"{server.uri}?{SHORT}")
     with crawling(site.url, MONGO_RETRY_SECONDS="2", **through.environment) as running:
-        running.wait_for_details(site, 60)
-        with running.frozen():
+        with running.midway(site, 60), running.frozen():
             server.kill()
         running.wait_for(AWAY)
         running.process.terminate()
@@ -151,8 +149,7 @@ def test_two_signals_end_a_crawl_that_waits_for_mongodb(
 ) -> None:
     through = replace(database, uri=f"{server.uri}?{SHORT}")
     with crawling(site.url, **through.environment) as running:
-        running.wait_for_details(site, 60)
-        with running.frozen():
+        with running.midway(site, 60), running.frozen():
             server.pause()
         running.wait_for(AWAY)
         interrupt_twice(running)
@@ -160,6 +157,7 @@ def test_two_signals_end_a_crawl_that_waits_for_mongodb(
     assert crawl.exitcode == 1
     assert_is_calm(crawl)
     server.resume()
+    server.wait_for_crawls()
     assert_next_run_does_the_rest(database, site)
 
 
@@ -183,8 +181,8 @@ def test_the_next_run_takes_over_the_embedded_server(
     site: Site, embedded: dict[str, str], number: signal.Signals
 ) -> None:
     with crawling(site.url, **embedded) as running:
-        running.wait_for_details(site, 60)
-        running.process.send_signal(number)
+        with running.midway(site, 60):
+            running.process.send_signal(number)
         crawl = running.end()
     folder = Path(embedded["MONGO_DATA_DIR"])
     if number == signal.SIGTERM:
@@ -208,8 +206,7 @@ def test_two_signals_leave_an_embedded_server_that_the_next_run_takes_over(
 ) -> None:
     folder = Path(embedded["MONGO_DATA_DIR"])
     with crawling(site.url, **embedded) as running:
-        running.wait_for_details(site, 60)
-        with running.frozen():
+        with running.midway(site, 60), running.frozen():
             (pid,) = servers(folder)
             os.kill(pid, signal.SIGSTOP)
         interrupt_twice(running)
@@ -230,10 +227,10 @@ def test_a_crawl_out_of_file_descriptors_goes_on_when_it_has_some(
     """Its connections to MongoDB do not last: it needs new ones."""
     through = replace(database, uri=f"{server.uri}?{SHORT}&maxIdleTimeMS=1")
     with crawling(site.url, **through.environment) as running:
-        running.wait_for_details(site, 60)
-        pid = running.process.pid
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        with running.midway(site, 60):
+            pid = running.process.pid
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
         running.wait_for(AWAY)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         crawl = running.end()
@@ -262,11 +259,13 @@ def test_a_full_disk_under_the_log_costs_the_log_alone(
 ) -> None:
     with small_disk(tmp_path / "disk", 1) as disk:
         log = ("--logfile", str(disk / "log"), "-L", "DEBUG")  # more than a block is left for
+        site.control(hold={"paths": r"/book/\d", "first": 60})
         with crawling(site.url, *log, **database.environment) as running:
             while site.stats()["detail"] < 60:
                 pass
             with running.frozen():
                 fill(disk)
+            site.control(hold=None)
             crawl = running.end()
         assert "Spider closed" not in (disk / "log").read_text()
     assert_holds_catalogue(database, site)

@@ -85,10 +85,11 @@ def test_a_request_says_how_often_it_is_tried_again_as_in_scrapy(meta: dict[str,
 def test_an_answer_that_never_comes_is_asked_for_again(site: Site, database: Database) -> None:
     one = site.catalogue.ids[5]
     site.control(faults={"kinds": ["slow"], "first": 1, "paths": one})
-    crawl = database.crawl(site.url, "-s", "DOWNLOAD_TIMEOUT=1")
+    crawl = database.crawl(site.url, "-s", "DOWNLOAD_TIMEOUT=3")
     assert crawl.exitcode == 0
     assert_holds_catalogue(database, site)
-    assert crawl.stats["retry/count"] == 1
+    assert site.stats()["faults"] == {"slow": 1}
+    assert crawl.stats["retry/count"] >= 1  # an answer that is only late is asked for again, too
 
 
 def test_with_a_third_of_all_answers_failing_every_book_is_stored(database: Database) -> None:
@@ -124,12 +125,12 @@ def test_an_index_page_that_fails_for_good_is_one_line_too(site: Site, database:
 
 @pytest.mark.parametrize("fault", ["refused", "closed"])
 def test_a_site_that_is_down_is_one_line_and_ends_the_crawl(database: Database, fault: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # without `listen` it refuses, and nobody else gets the port
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         if fault == "closed":
+            server.listen()
             threading.Thread(target=_close_all, args=[server], daemon=True).start()
-        else:
-            server.close()
         crawl = database.crawl(address, SITE_RETRY_SECONDS="1")
         if fault == "closed":
             server.shutdown(socket.SHUT_RDWR)
@@ -144,9 +145,8 @@ def test_a_site_that_is_down_is_one_line_and_ends_the_crawl(database: Database, 
 def test_a_crawl_goes_on_where_it_was_when_the_site_is_back(site: Site, database: Database) -> None:
     """All of its connections are cut for a while: no book fails, and none is asked for in vain."""
     with crawling(site.url, **database.environment) as running:
-        site.control(latency=0.05)
-        running.wait_for_details(site, 10)
-        site.control(faults={"kinds": ["reset"], "share": 1})
+        with running.midway(site, 10):
+            site.control(faults={"kinds": ["reset"], "share": 1})
         running.wait_for("The site at")
         site.control(faults=None)
         crawl = running.end()
@@ -209,12 +209,11 @@ def test_the_cache_of_answers_gives_no_flawed_one_again(
 def test_a_site_that_goes_away_for_good_ends_the_crawl_with_true_numbers(
     database: Database,
 ) -> None:
-    with running_site(60) as site:
-        site.control(latency=0.05)
-        with crawling(site.url, SITE_RETRY_SECONDS="1", **database.environment) as running:
-            running.wait_for_details(site, 10)
+    settings = database.environment | {"SITE_RETRY_SECONDS": "5"}
+    with running_site(60) as site, crawling(site.url, **settings) as running:
+        with running.midway(site, 10):
             site.control(faults={"kinds": ["reset"], "share": 1})
-            crawl = running.end()
+        crawl = running.end()
     assert (crawl.exitcode, crawl.reason) == (1, "site_unavailable"), crawl.log
     assert (len(crawl.lines("WARNING")), len(crawl.lines("ERROR"))) == (1, 1)
     assert "catalogue/missing" not in crawl.stats
