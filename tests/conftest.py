@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.crawls import Ended, run
-from tests.mongods import PASSWORD, mongod_with_users
+from tests.helpers.crawls import Ended, run
+from tests.helpers.mongods import PASSWORD, mongod_with_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ class Database:
 
     def crawl(self, site: str, *args: str, **environment: str) -> Ended:
         """Run `scrapy crawl books` against `site` into this database."""
-        stats = ("-s", "STATS_CLASS=tests.crawls.JsonStats")
+        stats = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")
         settings = self.environment | {"SITE_URL": site} | environment
         return run("crawl", "books", *stats, *args, **settings)
 

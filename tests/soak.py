@@ -25,13 +25,13 @@ from pymongo import MongoClient
 
 from spa5.catalogue.drift import MOST_EMPTIED
 from tests.conftest import Database
-from tests.faults.running import Running, crawling
-from tests.mongods import Mongod, running_mongod
-from tests.site import RunningSite, running_site
+from tests.helpers.mongods import Mongod, running_mongod
+from tests.helpers.running import Running, crawling
+from tests.standin.site import RunningSite, running_site
 from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
-    from tests.crawls import Ended
+    from tests.helpers.crawls import Ended
 
 KINDS = ["500", "503", "429", "408", "close", "reset", "truncate", "html", "broken", "shape"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]

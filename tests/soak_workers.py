@@ -24,10 +24,10 @@ from pymongo import MongoClient
 from redis.exceptions import RedisError
 
 from tests.conftest import Database
-from tests.faults.running import Running, crawling
-from tests.mongods import Mongod, running_mongod
-from tests.redises import RedisServer, running_redis
-from tests.site import RunningSite, running_site
+from tests.helpers.mongods import Mongod, running_mongod
+from tests.helpers.redises import RedisServer, running_redis
+from tests.helpers.running import Running, crawling
+from tests.standin.site import RunningSite, running_site
 from tests.test_crawl import assert_holds_catalogue
 
 KILLED = -signal.SIGKILL

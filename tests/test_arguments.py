@@ -11,7 +11,7 @@ from scrapy.settings import Settings
 
 from spa5.catalogue.arguments import check_number, check_settings, keys, positive
 from spa5.catalogue.item import DIGITS
-from tests.site import running_site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crawls import run
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.crawls import run
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import as_stored, content
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.crawls import run
-from tests.faults.running import crawling
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.crawls import run
+from tests.helpers.running import crawling
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import DETAILS, assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import Database
-    from tests.crawls import Ended
+    from tests.helpers.crawls import Ended
 
 BOOKS = 100
 YEAR = timedelta(days=365)

@@ -22,9 +22,9 @@ from spa5.items import Book
 from spa5.mongo.documents import Document
 from spa5.mongo.store import Store
 from spa5.spiders.books import BooksSpider
-from tests.crawls import ROOT
-from tests.mongods import running_mongod
-from tests.site import Catalogue, running_site
+from tests.helpers.crawls import ROOT
+from tests.helpers.mongods import running_mongod
+from tests.standin.site import Catalogue, running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

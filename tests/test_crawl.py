@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from scrapy.utils.project import get_project_settings
-from spa5.doctor.machine.machine import spider_of
 
 from spa5.catalogue.walk import Page
-from tests.crawls import ROOT, run
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from spa5.doctor.machine import spider_of
+from tests.helpers.crawls import ROOT, run
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

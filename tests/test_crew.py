@@ -18,7 +18,7 @@ from spa5.crew.crew import Crew
 from spa5.crew.mail import Mail
 from spa5.crew.server import RedisUnavailable
 from spa5.items import Book
-from tests.redises import RedisServer, needs_redis, running_redis
+from tests.helpers.redises import RedisServer, needs_redis, running_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator

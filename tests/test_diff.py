@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spa5.items import Book
-from tests.crawls import Ended, run
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.crawls import Ended, run
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,24 +18,23 @@ import pytest
 from pymongo import MongoClient
 from scrapy.settings import Settings
 
-from spa5.doctor.machine import machine, reach
+from spa5.doctor import machine, reach
 from spa5.mongo.server import EmbeddedServer
-from tests.crawls import ROOT, run, scrapy
-from tests.faults.disk import small_disk
 from tests.faults.test_doors import https_site, self_signed
-from tests.mongods import PASSWORD, replica_set
-from tests.redises import RedisServer, needs_redis, running_redis
-from tests.site import RunningSite as Site
-from tests.site import running_site
-from tests.terminal import scrapy_on_terminal
+from tests.helpers.crawls import ROOT, run, scrapy
+from tests.helpers.disk import small_disk
+from tests.helpers.mongods import PASSWORD, replica_set
+from tests.helpers.redises import RedisServer, needs_redis, running_redis
+from tests.helpers.terminal import scrapy_on_terminal
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_mongod import USER, fake_wheel, kill, next_line, ping, python, servers, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from spa5.doctor.machine.machine import Line
-
+    from spa5.doctor.machine import Line
     from tests.conftest import Database
 
 NOWHERE = "https://nowhere"  # not valid, which is known at once
@@ -161,7 +160,7 @@ def test_with_everything_down_it_ends_in_time_and_tells_no_secret(tmp_path: Path
             assert process.stdout
             first = process.stdout.readline()  # how long Python takes to start is not ours
             output, log = process.communicate(timeout=MOST_SECONDS)
-    assert doctor.LIMIT_SECONDS + doctor._CLOSING_SECONDS < PROMISED_SECONDS
+    assert machine.LIMIT_SECONDS + machine._CLOSING_SECONDS < PROMISED_SECONDS
     down = dict.fromkeys(("site", "MongoDB", "Redis"), "FAIL")
     assert down.items() <= statuses(first + output).items()
     assert f"http://{quiet}/api/book/?limit=1&offset=0 can't be reached" in output

@@ -13,8 +13,8 @@ import pytest
 
 from spa5.feeds import CsvExporter
 from spa5.items import Book
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

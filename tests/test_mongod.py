@@ -20,9 +20,9 @@ from scrapy.settings import Settings
 
 from spa5.mongo import server
 from spa5.mongo.server import EmbeddedServer, MongodError, data_dir, find_binary
-from tests.crawls import run as run_scrapy
-from tests.site import running_site
-from tests.terminal import CTRL_C, Terminal, scrapy_on_terminal
+from tests.helpers.crawls import run as run_scrapy
+from tests.helpers.terminal import CTRL_C, Terminal, scrapy_on_terminal
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spa5.catalogue.text import PlainRecord, plain
-from tests.crawls import run
-from tests.site import running_site
-from tests.terminal import scrapy_on_terminal
+from tests.helpers.crawls import run
+from tests.helpers.terminal import scrapy_on_terminal
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from tests.conftest import Database

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.running import crawling
-from tests.redises import needs_redis, running_redis
-from tests.site import RunningSite as Site
-from tests.site import running_site
-from tests.terminal import CTRL_C, Terminal, scrapy_on_terminal
+from tests.helpers.redises import needs_redis, running_redis
+from tests.helpers.running import crawling
+from tests.helpers.terminal import CTRL_C, Terminal, scrapy_on_terminal
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

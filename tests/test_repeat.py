@@ -12,10 +12,10 @@ import pytest
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.crawls import run, scrapy
-from tests.faults.running import crawling
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.crawls import run, scrapy
+from tests.helpers.running import crawling
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import DETAILS, as_stored, assert_holds_catalogue, content
 
 if TYPE_CHECKING:

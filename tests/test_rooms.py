@@ -6,7 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from tests.crawls import ROOT
+from tests.helpers.crawls import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

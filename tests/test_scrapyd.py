@@ -13,11 +13,11 @@ import pytest
 from scrapyd_client import ScrapydClient
 from scrapyd_client.exceptions import MalformedResponse
 
-from tests.faults.running import MOST_SECONDS, database_at, embedded_database
-from tests.redises import BINARY, RedisServer, needs_redis, running_redis
-from tests.scrapyds import Scrapyd, copy_project, running_scrapyd
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.redises import BINARY, RedisServer, needs_redis, running_redis
+from tests.helpers.running import MOST_SECONDS, database_at, embedded_database
+from tests.helpers.scrapyds import Scrapyd, copy_project, running_scrapyd
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import assert_holds_catalogue
 from tests.test_mongod import servers
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Database
-    from tests.crawls import Ended
+    from tests.helpers.crawls import Ended
 
 BOOKS = 120
 SECRET = "s3cret"

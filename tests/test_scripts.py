@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crawls import _OWN, ROOT
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.crawls import _OWN, ROOT
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.site import AUTHORS, FAULTS, ROOT, Catalogue, RunningSite, running_site
+from tests.standin.site import AUTHORS, FAULTS, ROOT, Catalogue, RunningSite, running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -540,7 +540,7 @@ def test_faults_spare_what_is_not_the_api(site: RunningSite) -> None:
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.site", "--port=0", "--books=20", *options]
+    command = [sys.executable, "-m", "tests.standin", "--port=0", "--books=20", *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 

@@ -34,16 +34,16 @@ from spa5.mongo.store import Store
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from tests.conftest import Database
-from tests.mongods import PASSWORD, old_server, replica_set
-from tests.site import Catalogue, running_site
-from tests.site import RunningSite as Site
+from tests.helpers.mongods import PASSWORD, old_server, replica_set
+from tests.standin.site import Catalogue, running_site
+from tests.standin.site import RunningSite as Site
 from tests.test_crawl import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from tests.crawls import Ended
+    from tests.helpers.crawls import Ended
 
 TIMES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at")
 LONG_AGO = datetime(2001, 2, 3, tzinfo=timezone.utc)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spa5.catalogue.drift import MOST_EMPTIED
-from tests.faults.running import Running, crawling
-from tests.redises import RedisServer, needs_redis, running_redis
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.redises import RedisServer, needs_redis, running_redis
+from tests.helpers.running import Running, crawling
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import Database
-    from tests.crawls import Ended
+    from tests.helpers.crawls import Ended
 
 pytestmark = needs_redis
 

@@ -17,7 +17,7 @@ from spa5.catalogue.text import plain
 if TYPE_CHECKING:
     import argparse
 
-    from spa5.doctor.machine.machine import Line
+    from spa5.doctor.machine import Line
 
 
 _WIDE = 50  # columns; where there are fewer, an indent would leave too few
@@ -46,7 +46,7 @@ class Command(ScrapyCommand):
             self.exitcode = 130
 
     async def _examine(self, name: str | None) -> None:
-        from spa5.doctor.machine.machine import examine  # other commands need not wait for it
+        from spa5.doctor.machine import examine  # other commands need not wait for it
 
         assert self.settings is not None
         failed = False

@@ -72,7 +72,7 @@ async def examine(settings: Settings, name: str | None = None) -> AsyncIterator[
     if lines[-1].status != "ok":
         yield Line("skip", "the rest", "see above")
         return
-    from spa5.doctor.machine import reach  # it can be imported, as is known by now
+    from spa5.doctor import reach  # it can be imported, as is known by now
 
     spider, deadline = spider_of(settings, name), now() + LIMIT_SECONDS
     groups = [

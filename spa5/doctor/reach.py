@@ -23,7 +23,7 @@ from spa5.catalogue.item import InvalidItem
 from spa5.catalogue.text import brief
 from spa5.catalogue.walk import Page
 from spa5.crew.server import RedisUnavailable, ping, shared
-from spa5.doctor.machine.machine import Remark, Trouble
+from spa5.doctor.machine import Remark, Trouble
 from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
 from spa5.mongo import server
 from spa5.mongo.connection import StoreError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from spa5.catalogue.spider import CatalogueSpider
-    from spa5.doctor.machine.machine import Check, Follow
+    from spa5.doctor.machine import Check, Follow
 
     Ask: TypeAlias = Callable[[str, int], Awaitable[TextResponse]]  # URL, bytes at the most
 

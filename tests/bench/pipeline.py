@@ -13,7 +13,7 @@ from scrapy.utils.test import get_crawler
 
 from spa5.items import Book
 from spa5.pipelines import MongoPipeline
-from tests.site import Catalogue
+from tests.standin.site import Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -19,14 +19,14 @@ from tests.bench.load import load
 from tests.bench.runs import Mongo, Run, alternately, engine_alone
 from tests.bench.shared import AT_A_TIME, Shared
 from tests.bench.table import Line
-from tests.crawls import ROOT
-from tests.redises import running_redis
-from tests.site import running_site
+from tests.helpers.crawls import ROOT
+from tests.helpers.redises import running_redis
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.site import RunningSite
+    from tests.standin.site import RunningSite
 
 IN_FLIGHT = (64, 256, 1000)
 BATCHES = (10, 30, 100, 300, 1000)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.crawls import _OWN, ROOT
+from tests.helpers.crawls import _OWN, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tests.site import RunningSite
+    from tests.standin.site import RunningSite
 
 T = TypeVar("T")
 CHILD = Path(__file__).with_name("child.py")
@@ -62,7 +62,7 @@ class Mongo:
     def crawl(self, site: RunningSite, database: str, in_flight: int, *options: str) -> Run:
         """Run `scrapy crawl books`; RuntimeError where it does not leave all books."""
         command = ["-m", "scrapy", "crawl", "books", "-s", f"CONCURRENT_REQUESTS={in_flight}"]
-        command += ["-s", "STATS_CLASS=tests.crawls.JsonStats", *options]
+        command += ["-s", "STATS_CLASS=tests.helpers.crawls.JsonStats", *options]
         with tempfile.NamedTemporaryFile() as stats:
             environment = self.environment(site.url, database) | {"TEST_STATS_FILE": stats.name}
             run = _run(command, environment)

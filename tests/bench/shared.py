@@ -11,7 +11,7 @@ from spa5.crew import wire
 from spa5.crew.crew import Crew
 from spa5.crew.mail import Mail
 from spa5.items import Book
-from tests.site import Catalogue
+from tests.standin.site import Catalogue
 
 if TYPE_CHECKING:
     from redis import Redis

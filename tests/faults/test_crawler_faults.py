@@ -16,10 +16,11 @@ import pytest
 
 from spa5 import settings
 from spa5.mongo.server import find_binary
-from tests.crawls import ROOT, run
-from tests.faults.disk import fill, small_disk
-from tests.faults.proxy import running_proxy
-from tests.faults.running import (
+from tests.helpers.crawls import ROOT, run
+from tests.helpers.disk import fill, small_disk
+from tests.helpers.mongods import Mongod, running_mongod
+from tests.helpers.proxy import running_proxy
+from tests.helpers.running import (
     AWAY,
     Running,
     assert_holds_no_half_book,
@@ -31,9 +32,8 @@ from tests.faults.running import (
     database_at,
     embedded_database,
 )
-from tests.mongods import Mongod, running_mongod
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import assert_holds_catalogue
 from tests.test_mongod import fake_wheel, kill, servers
 

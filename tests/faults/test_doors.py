@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.site import running_site
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

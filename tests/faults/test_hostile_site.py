@@ -18,8 +18,8 @@ from spa5.catalogue.answers import Answers
 from spa5.items import Book, InvalidBook
 from spa5.mongo.documents import Document, Rejected, now
 from spa5.spiders.books import BooksSpider
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import assert_holds_catalogue, content
 
 if TYPE_CHECKING:

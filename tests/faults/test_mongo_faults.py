@@ -14,9 +14,10 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from spa5.mongo.server import EmbeddedServer
-from tests.faults.disk import fill, small_disk
-from tests.faults.proxy import running_proxy
-from tests.faults.running import (
+from tests.helpers.disk import fill, small_disk
+from tests.helpers.mongods import Mongod, replica_set, running_mongod
+from tests.helpers.proxy import running_proxy
+from tests.helpers.running import (
     AWAY,
     BACK,
     assert_holds_no_half_book,
@@ -29,9 +30,8 @@ from tests.faults.running import (
     database_at,
     embedded_database,
 )
-from tests.mongods import Mongod, replica_set, running_mongod
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import assert_holds_catalogue
 from tests.test_mongod import kill, servers, wait_for_end
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Database
-    from tests.crawls import Ended
+    from tests.helpers.crawls import Ended
 
 WRITES = "insert update"
 BOOKS = 150

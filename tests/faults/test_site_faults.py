@@ -15,9 +15,9 @@ from scrapy.http import Response
 from scrapy.utils.test import get_crawler
 
 from spa5.catalogue.backoff import Backoff, retry_after
-from tests.faults.running import crawling
-from tests.site import RunningSite as Site
-from tests.site import running_site
+from tests.helpers.running import crawling
+from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:

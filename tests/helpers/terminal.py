@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pyte
 
-from tests.crawls import _OWN, ROOT
+from tests.helpers.crawls import _OWN, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import requests
 from scrapyd_client import ScrapydClient
 
-from tests.crawls import ROOT, Ended
-from tests.faults.running import MOST_SECONDS
-from tests.mongods import reserved_port
+from tests.helpers.crawls import ROOT, Ended
+from tests.helpers.mongods import reserved_port
+from tests.helpers.running import MOST_SECONDS
 from tests.test_mongod import kill, servers
 
 if TYPE_CHECKING:

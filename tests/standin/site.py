@@ -1,4 +1,4 @@
-"""The stand-in of https://spa5.scrape.center: `python -m tests.site --port 8000 --books 9040`.
+"""The stand-in of the site: `python -m tests.standin --port 8000 --books 9040`.
 
 `Catalogue` makes the books, `Site` answers requests and counts them, `running_site` starts one for
 a test. `GET /_site/stats`, `POST /_site/reset` and `POST /_site/control` steer it while it runs.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Book = dict[str, Any]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 JSON, HTML = "application/json", "text/html"
 SHELL = b'<!DOCTYPE html><html lang="en"><title>Scrape | Book</title><div id="app"></div></html>'
 TRUTH = object()  # the setting `count` when nothing takes the place of the true one
@@ -595,7 +595,7 @@ def running_site(
     prerender: bool = False,
 ) -> Iterator[RunningSite]:
     """Serve for the length of a `with` block."""
-    command = [sys.executable, "-m", "tests.site", "--port=0", "--until-stdin-closes"]
+    command = [sys.executable, "-m", "tests.standin", "--port=0", "--until-stdin-closes"]
     command += [f"--books={books}", f"--seed={seed}", f"--latency={latency}"]
     command += [] if cap is None else [f"--cap={cap}"]
     command += ["--prerender"] if prerender else []
@@ -627,7 +627,7 @@ async def serve(site: Site, host: str, port: int, until_stdin_closes: bool) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.site")
+    parser = argparse.ArgumentParser(prog="python -m tests.standin")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--books", type=int, default=9040)

@@ -18,7 +18,7 @@ from spa5.engine import Stats
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MOST_SECONDS = 300  # then a command hangs; on a busy machine 9,040 books take more than a minute
 
 

@@ -18,14 +18,14 @@ from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
 from tests.conftest import Database
-from tests.crawls import Ended, scrapy
+from tests.helpers.crawls import Ended, scrapy
 from tests.test_crawl import as_stored, assert_holds_catalogue, content
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from tests.site import RunningSite as Site
+    from tests.standin.site import RunningSite as Site
 
 OPENED, AWAY, BACK = "Spider opened", "is away (", "MongoDB is back after"
 MOST_SECONDS = 600  # then a crawl hangs: it is killed, and the test shows its log
@@ -100,7 +100,7 @@ def crawling(site: str, *args: str, **environment: str) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         stats_file = Path(folder, "stats.json")
         environment |= {"SITE_URL": site, "TEST_STATS_FILE": str(stats_file)}
-        stats = ("-s", "STATS_CLASS=tests.crawls.JsonStats")
+        stats = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")
         with scrapy("crawl", "books", *stats, *args, **environment) as process:
             watchdog = threading.Timer(MOST_SECONDS, process.kill)
             watchdog.start()
