@@ -25,9 +25,10 @@ from spa5.catalogue.walk import Page
 from spa5.crew.server import RedisUnavailable, ping, shared
 from spa5.doctor.machine import Remark, Trouble
 from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
-from spa5.mongo import server
+from spa5.mongo import mongod
 from spa5.mongo.connection import StoreError
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.directory import MongodError, data_dir
+from spa5.mongo.server import EmbeddedServer
 from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
 
 async def _binary() -> str:
     with _explained():
-        return f"{await asyncio.to_thread(server.version)}, {server.find_binary()}"
+        return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
 
 
 def _disk(directory: Path) -> str:

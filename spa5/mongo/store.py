@@ -36,8 +36,9 @@ from spa5.mongo.connection import (
     hosts,
     is_passing,
 )
+from spa5.mongo.directory import MongodError, data_dir
 from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected, Update, plan
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
