@@ -155,7 +155,7 @@ class Sweeps:
         """Walk while this worker leads, until the shared crawl has ended."""
         while crew.ended is None:
             if not crew.leading:
-                await crew.next_beat()
+                await crew.beats.next()
                 continue
             spider.outcomes.forget()
             async for output in self._sweep(spider, spider.start()):

@@ -130,7 +130,7 @@ class MongoPipeline:
     async def _count_emptied(self, field: str) -> int:
         """Count one more document that loses this field, in all workers of a shared crawl."""
         if self._crew:
-            return await self._crew.count_emptied(field)
+            return await self._crew.link.count_emptied(field)
         self.emptied[field] += 1
         return self.emptied[field]
 
