@@ -208,7 +208,7 @@ class Sweeps(_ForCatalogues):
         if not spider.outcomes.crew:
             self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
         await judge.conclude(walks, verdict)
-        if judge.others and verdict.reason == "finished" and spider.is_whole:
+        if judge.others and verdict.reason == "finished" and spider.arguments.is_whole:
             self.stats.set_value("catalogue/unlisted", judge.others)
         return verdict
 

@@ -41,19 +41,19 @@ class Judge:
         before = await self._store.last_complete(spider.name, spider.site)
         if listing.drift:
             return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
-        is_known = spider.is_whole and not walks[-1].lost_pages
+        is_known = spider.arguments.is_whole and not walks[-1].lost_pages
         if is_known and not accepts_drift and is_drift(len(listing), before, self._drift_share):
             line = (
                 f"the site lists {len(listing)} {spider.schema.nouns}, the last complete crawl "
                 f"found {before}. If that is right, crawl again with -a accept=drift"
             )
             return Verdict("drift", None, False, line)
-        return judge(listing, walks, whole=spider.is_whole, others=self.others)
+        return judge(listing, walks, whole=spider.arguments.is_whole, others=self.others)
 
     async def conclude(self, walks: list[Walk], verdict: Verdict) -> None:
         """Say how the crawl ends, and remember a complete one of the whole catalogue."""
         spider, nouns = self._spider, self._spider.schema.nouns
-        if spider.is_whole and walks[-1].is_miscounted:
+        if spider.arguments.is_whole and walks[-1].is_miscounted:
             count = "no" if walks[-1].count is None else walks[-1].count
             said = "The site counts %s %s, its index pages list %d"
             logger.warning(said, count, nouns, walks[-1].listed)
@@ -63,7 +63,7 @@ class Judge:
             return
         if verdict.line:
             logger.warning("%s", verdict.line)
-        if not spider.is_whole:
+        if not spider.arguments.is_whole:
             return
         if self.others:
             logger.info("%d stored %s are not listed by %s", self.others, nouns, spider.site)
