@@ -29,18 +29,9 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of what workers tell each other: other versions do not take part
 
-# What the workers tell each other: how many items each has done, and what Sweeps judges by.
+# What the workers tell each other of their stats: the site's count, and the items that are done.
 DONE = ("catalogue/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")
-TOTALS = (
-    *(
-        "catalogue/expected",
-        "catalogue/vanished",
-        "catalogue/invalid",
-        "catalogue/failed",
-        "catalogue/index_failed",
-    ),
-    *("mongo/rejected", "spider_exceptions/count", "robotstxt/forbidden", *DONE),
-)
+TOTALS = ("catalogue/expected", *DONE)
 
 
 class Scheduler(BaseScheduler):

@@ -47,11 +47,8 @@ def find_binary() -> Path:
 
 def version() -> str:
     """The binary's version; `MongodError` where there is none that runs here."""
-    binary = find_binary()
-    done = _run([str(binary), "--version"])
-    if done.returncode:
-        raise _does_not_run(binary, done)
-    return done.stdout.decode(errors="replace").partition("\n")[0].removeprefix("db version v")
+    said = _run([str(find_binary()), "--version"])
+    return said.partition("\n")[0].removeprefix("db version v")
 
 
 async def answers(path: Path, seconds: float) -> bool:
@@ -89,18 +86,14 @@ def launch(binary: Path, data_dir: Path, socket_path: Path) -> None:
         "--wiredTigerCacheSizeGB=0.5",
         "--setParameter=diagnosticDataCollectionEnabled=false",
     ]
-    done = _run(command)
-    if not done.returncode:
-        return
-    if log.exists():
-        raise MongodError(f"MongoDB did not start: {_reason(log)}; log: {log}. {OTHERWISE}")
-    raise _does_not_run(binary, done)
+    _run(command, log)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+def _run(command: list[str], log: Path | None = None) -> str:
+    """What mongod prints; `MongodError` where it fails, with the reason that its log tells."""
     try:
         # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
-        return subprocess.run(
+        done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -112,17 +105,18 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
             f"{command[0]} has not started within {_LAUNCH_SECONDS:g} s. {OTHERWISE}"
         ) from None
     except OSError as error:  # built for another processor, say
-        raise MongodError(
-            f"{command[0]} does not run here ({error.strerror}). {_ELSEWHERE}"
-        ) from error
-
-
-def _does_not_run(binary: Path, done: subprocess.CompletedProcess[bytes]) -> MongodError:
+        raise _does_not_run(command[0], str(error.strerror)) from error
+    if not done.returncode:
+        return done.stdout.decode(errors="replace")
+    if log and log.exists():
+        raise MongodError(f"MongoDB did not start: {_reason(log)}; log: {log}. {OTHERWISE}")
     said = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+    raise _does_not_run(command[0], said.splitlines()[0])
+
+
+def _does_not_run(binary: str, said: str) -> MongodError:
     libraries = _LIBRARIES if "shared libraries" in said else ""
-    return MongodError(
-        f"{binary} does not run here ({said.splitlines()[0]}). {libraries}{_ELSEWHERE}"
-    )
+    return MongodError(f"{binary} does not run here ({said}). {libraries}{_ELSEWHERE}")
 
 
 def _reason(log: Path) -> str:
