@@ -118,7 +118,8 @@ class Scheduler(BaseScheduler):
         count = self.crawler.stats.inc_value
         prefix = f"{self.spider.name}:{crawl_id}"
         mail = Mail(self.spider.schema, self._totals, count)
-        self.crew = Crew(Link(url, prefix, self._scope(), count), mail, self._is_busy)
+        link = Link(url, prefix, self._scope(), count)
+        self.crew = Crew(link, mail, lambda: not is_idle(self.crawler))
         self.crew.heard = self.spider.outcomes.hear
         self.spider.outcomes.crew = self.crew
         await self.crew.join(self._beaten)
@@ -165,9 +166,6 @@ class Scheduler(BaseScheduler):
         stats.set_value("crawl/stored", sum(totals.get(name, 0) for name in DONE))
         for name in ("inserted", "changed", "unchanged"):
             stats.set_value(f"crawl/{name}", totals.get(f"mongo/{name}", 0))
-
-    def _is_busy(self) -> bool:
-        return not is_idle(self.crawler)
 
     def _totals(self) -> dict[str, int]:
         return {name: self.crawler.stats.get_value(name, 0) for name in TOTALS}
