@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import RedisError
 
 from spa5.catalogue.fields import now
+from spa5.catalogue.outage import Outage
+from spa5.catalogue.text import one_line
 from spa5.crew import scripts, wire
-from spa5.crew.outage import Outage
 from spa5.crew.server import RedisUnavailable, client, explain, is_of_others, place
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
 _POLL_SECONDS = 0.05  # between beats that find no request though one is wanted
+_AWAY_SECONDS = 300.0  # the most that Redis is waited for
+_STEADY_SECONDS = 5.0  # so long Redis must work until a failure counts as a new outage
 
 
 class Learned(NamedTuple):
@@ -72,7 +75,7 @@ class Crew:
             self._redis.register_script, (scripts.JOIN, scripts.BEAT, scripts.END)
         )
         self.place = place(self._redis)
-        self.outage = Outage(self.place, count)
+        self.outage = Outage("Redis", "redis", _AWAY_SECONDS, count, steady_seconds=_STEADY_SECONDS)
         self.mail = mail
         self._prefix = prefix
         self._scope = scope
@@ -313,8 +316,10 @@ class Crew:
     def _lose(self, error: RedisError) -> None:
         if is_of_others(error):
             raise RedisUnavailable(explain(self.place, error)) from None
-        self.outage.failed(error)
-        if self.outage.is_too_long:
+        said = one_line(str(error).partition(" script: ")[0])
+        self.outage.failed(f"Redis at {self.place} is away ({said}): this worker waits for it")
+        if self.outage.left <= 0:
+            self.outage.give_up()
             raise RedisUnavailable(
                 f"Redis at {self.place} stayed away: see to it, and crawl again"
             ) from None
