@@ -14,8 +14,8 @@ from spa5.catalogue.drift import Drift, Drifted
 from spa5.catalogue.item import ANY, Item
 from spa5.catalogue.listing import FAILED, HELD, REJECTED
 from spa5.catalogue.spider import catalogue_of
-from spa5.mongo.connection import StoreError
 from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected
+from spa5.mongo.errors import StoreError
 from spa5.mongo.groupcommit import GroupCommit
 from spa5.mongo.store import Store
 
@@ -81,7 +81,7 @@ class MongoPipeline:
             raise CloseSpider("mongo_unavailable") from None
         except asyncio.CancelledError:  # by `run_crawl`, after a signal
             raise CloseSpider("shutdown") from None
-        logger.info("%s go to %s", self.schema.nouns.capitalize(), self.store.place)
+        logger.info("%s go to %s", self.schema.nouns.capitalize(), self.store.connection.place)
 
     async def process_item(self, item: Any) -> Any:
         try:

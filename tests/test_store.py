@@ -28,8 +28,9 @@ from scrapy.utils.test import get_crawler
 from spa5.catalogue.fields import storable
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
-from spa5.mongo.connection import StoreError, has_local_server
+from spa5.mongo.connection import has_local_server
 from spa5.mongo.documents import Document, Rejected
+from spa5.mongo.errors import StoreError
 from spa5.mongo.store import Store
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
@@ -96,7 +97,7 @@ def refusal(settings: dict[str, str]) -> str:
                 await store.open()
         finally:
             await store.close()
-        return f"{caught.value} {store.place}"
+        return f"{caught.value} {store.connection.place}"
 
     return asyncio.run(main())
 

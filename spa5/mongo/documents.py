@@ -14,7 +14,7 @@ from bson.raw_bson import RawBSONDocument
 
 from spa5.catalogue.fields import is_empty
 from spa5.catalogue.item import InvalidItem
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import brief, one_line
 
 if TYPE_CHECKING:
     from spa5.catalogue.item import Key, Schema
@@ -55,7 +55,7 @@ class Document(NamedTuple):
             usable = bson.encode({name: content.pop(name) for name in names & content.keys()})
             encoded = bson.encode(content)
         except (BSONError, InvalidItem, OverflowError, RecursionError, ValueError) as error:
-            raise Rejected(brief(str(error), 200)) from None
+            raise Rejected(one_line(error)) from None
         if bad := [name for name in content.keys() - schema.names if not _is_field_name(name)]:
             raise Rejected(f"a field can't be called {brief(bad[0])}")
         size = len(encoded) + len(usable) - len(bson.encode({}))
@@ -117,21 +117,27 @@ class Update(NamedTuple):
     upsert: bool
 
 
-def plan(
-    document: Document, stored: dict[str, Any] | None, moment: datetime
-) -> tuple[Outcome, Update]:
-    """A document's outcome and its update, given what is stored of its id.
+class Plan(NamedTuple):
+    """How a document is written over what is stored, and what it thus is."""
 
-    What is stored already is not written again: then only the bookkeeping moves. One that is
-    stored under its own `_id` was inserted by a try whose answer was lost.
+    document: Document
+    outcome: Outcome
+    update: Update
+
+
+def plan(document: Document, stored: dict[str, Any] | None, moment: datetime) -> Plan:
+    """Plan a write, given what is stored under the document's key.
+
+    What is stored already is not written again: then only the bookkeeping moves. A document that
+    is stored under its own `_id` was inserted by a try whose answer was lost.
     """
     if stored is None:
-        return "inserted", document.as_new(moment)
+        return Plan(document, "inserted", document.as_new(moment))
     same = document.equals(stored)
     outcome: Outcome = "unchanged" if same else "changed"
     if stored["_id"] == document.oid:
         outcome = "inserted"
-    return outcome, _update(document, stored, moment, content=not same)
+    return Plan(document, outcome, _update(document, stored, moment, content=not same))
 
 
 def _update(

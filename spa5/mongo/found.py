@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any
 from pymongo.errors import DuplicateKeyError
 
 from spa5.catalogue.text import brief
-from spa5.mongo.connection import StoreError
+from spa5.mongo.errors import StoreError
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from motor.motor_asyncio import AsyncIOMotorCollection
-
     from spa5.catalogue.item import Schema
-
-    Items: TypeAlias = AsyncIOMotorCollection[dict[str, Any]]
+    from spa5.mongo.connection import Items
 
 _MOST = 9e18  # what `$toLong` takes
 _IN_RANGE = "{$gte: 0, $lt: 9e18}"  # the same for mongosh

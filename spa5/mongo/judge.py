@@ -38,7 +38,7 @@ class Judge:
         for ids in listing.chunks(_MOST_ASKED):
             held += listing.check(ids, await self._store.held(ids))
         self.others = await self._store.total() - held
-        before = await self._store.last_complete(spider.name, spider.site)
+        before = await self._store.crawls.last_complete(spider.name, spider.site)
         if listing.drift:
             return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
         is_known = spider.is_whole and not walks[-1].lost_pages
@@ -68,4 +68,4 @@ class Judge:
         if self.others:
             logger.info("%d stored %s are not listed by %s", self.others, nouns, spider.site)
         listed = len(spider.outcomes.listing)
-        await self._store.note_complete(spider.name, spider.site, listed)
+        await self._store.crawls.note_complete(spider.name, spider.site, listed)

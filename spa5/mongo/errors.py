@@ -1,0 +1,78 @@
+"""What an error of MongoDB means: wait for it, make the index again, or tell people."""
+
+from __future__ import annotations
+
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
+
+from spa5.catalogue.text import Trouble, one_line
+from spa5.mongo.uri import auth_source
+
+# Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
+# MongoDB's, from src/mongo/base/error_codes.yml.
+PASSING = {
+    *(6, 7, 24, 50, 64, 89, 91, 112, 133, 134, 189, 262, 9001, 10058, 10107),
+    *(11600, 11602, 13388, 13435, 13436, 14031),
+}
+_UNAUTHORIZED = 13
+_WRONG_PASSWORD = 18
+_UNSATISFIABLE = (64, 79, 100)  # write concerns
+_BAD_VALUE = 2
+_IN_ADMIN = "; if the user belongs to admin, as root does, add ?authSource=admin to it"
+
+
+class StoreError(Trouble):
+    """MongoDB can't be used."""
+
+
+def is_passing(error: PyMongoError) -> bool:
+    """True if trying again may help: the server or the way to it is away, not the request wrong."""
+    if isinstance(error, OperationFailure):
+        return error.code in PASSING or error.has_error_label("RetryableWriteError")
+    return isinstance(error, ConnectionFailure)
+
+
+def lacks_index(code: int | None, message: str) -> bool:
+    """True if the index that a query or a write was told to use does not exist."""
+    return code == _BAD_VALUE and "hint provided does not correspond" in message
+
+
+def reason(error: PyMongoError) -> str:
+    """The driver's words, without its settings and its view of all servers."""
+    said = str(error)
+    for more in (", Timeout: ", " (configured timeouts: ", ", full error: "):
+        said = said.partition(more)[0]
+    return one_line(said)
+
+
+def explain(error: PyMongoError, where: str, uri: str) -> str:
+    """What the driver's error means, and what to do: one line."""
+    code = error.code if isinstance(error, OperationFailure) else None
+    if code == _WRONG_PASSWORD:
+        hint = "" if auth_source(uri) == "admin" else _IN_ADMIN
+        return f"{where}: user or password is wrong, check MONGO_URI{hint}"
+    if code == _UNAUTHORIZED:
+        return f"{where}: this user may not use it (not authorized), check MONGO_URI"
+    if isinstance(error, WriteConcernError) or code in _UNSATISFIABLE:
+        return (
+            f"{where} does not confirm writes as MONGO_URI asks for ({reason(error)}): see to the "
+            f"members that are down (rs.status() in mongosh), or ask for less, w=1 for instance"
+        )
+    if isinstance(error, ConfigurationError) and "wire version" in str(error):
+        return f"MongoDB at {where} is too old: 5.0 or later is needed"
+    if isinstance(error, ConnectionFailure):
+        return _unreachable(where, reason(error))
+    return f"{where}: {one_line(error)}"
+
+
+def _unreachable(where: str, said: str) -> str:
+    if "SSL" in said or "certificate" in said:
+        return f"{where}: {said}: check the TLS options in MONGO_URI and the server's certificate"
+    if "replica set" in said:
+        return f"{where}: {said}: check replicaSet in MONGO_URI, and rs.status() in mongosh"
+    return f"no MongoDB answers at {where} ({said}): start it, or check MONGO_URI"
