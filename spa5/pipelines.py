@@ -18,6 +18,7 @@ from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected
 from spa5.mongo.errors import StoreError
 from spa5.mongo.groupcommit import GroupCommit
 from spa5.mongo.store import Store
+from spa5.mongo.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,8 +63,8 @@ class MongoPipeline:
             crawler.spider.name if crawler.spider else "items",
             self.schema,
             crawler.stats.inc_value,
-            self.drift.admit,
         )
+        self.writer = Writer(self.store, self.drift.admit)
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
             self._write, size=lambda document: len(document.content)
@@ -142,7 +143,7 @@ class MongoPipeline:
         if self.drift.found:
             raise self.drift.found
         self.stats.inc_value("mongo/batches")
-        return await self.store.write(documents)
+        return await self.writer.write(documents)
 
     @property
     def _crew(self) -> Crew | None:

@@ -67,7 +67,7 @@ def test_what_comes_and_goes_is_one_outage_until_it_works_steadily(
         watched.fail(start)
         watched.work(start + 2, start + 6)
         assert not watched.outage.is_on
-    assert watched.outage.left == 300 - 96
+    assert watched.outage.left == 300 - 92
     assert len(said.messages) == 1
     watched.work(97)
     assert said.messages[1:] == ["It is back after 92.0 s"]

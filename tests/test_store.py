@@ -32,6 +32,7 @@ from spa5.mongo.connection import has_local_server
 from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.errors import StoreError
 from spa5.mongo.store import Store
+from spa5.mongo.writer import Writer
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from tests.conftest import Database
@@ -301,7 +302,7 @@ def with_store(database: Database, work: Callable[[Store], Awaitable[Any]]) -> A
 def write(database: Database, *items: Any) -> list[Any]:
     """Write the items as one batch; the outcome of each, the class of an exception."""
     documents = [encoded(vars(item) if isinstance(item, Book) else item) for item in items]
-    outcomes = with_store(database, lambda store: store.write(documents))
+    outcomes = with_store(database, lambda store: Writer(store).write(documents))
     return [one if isinstance(one, str) else type(one) for one in outcomes]
 
 
@@ -367,7 +368,9 @@ def test_two_stores_at_once_agree_on_one_collection(database: Database) -> None:
 
     async def main() -> Any:
         async with opened(database) as one, opened(database) as other:
-            return await asyncio.gather(one.write(documents[0]), other.write(documents[1][::-1]))
+            return await asyncio.gather(
+                Writer(one).write(documents[0]), Writer(other).write(documents[1][::-1])
+            )
 
     outcomes = [outcome for half in asyncio.run(main()) for outcome in half]
     assert set(outcomes) <= {"inserted", "changed"}
@@ -623,7 +626,9 @@ def test_without_its_unique_index_nothing_is_written_before_it_is_there_again(
             for number in range(1, 4):
                 documents = [encoded({"id": str(n), "name": "a"}) for n in range(200)]
                 again = [document._replace(oid=ObjectId()) for document in documents]
-                results = await asyncio.gather(one.write(documents), other.write(again))
+                results = await asyncio.gather(
+                    Writer(one).write(documents), Writer(other).write(again)
+                )
                 assert {type(outcome) for half in results for outcome in half} == {str}
                 assert database.books.count_documents({}) == 200
                 assert has_unique_index(database)
@@ -653,7 +658,7 @@ def test_whatever_comes_first_makes_a_lost_index_again(
             database.books.drop()
             database.books.database.create_collection("books")
         if work == "write":
-            await store.write([encoded(vars(Book("2")))])
+            await Writer(store).write([encoded(vars(Book("2")))])
         else:
             await getattr(store, work)(["1", "2"])
 
@@ -668,7 +673,7 @@ def test_copies_that_came_while_the_index_was_gone_are_named(database: Database)
         database.books.drop_indexes()
         database.books.insert_many([{"id": "7"}, {"id": "7"}])
         with pytest.raises(StoreError, match="holds books twice"):
-            await store.write([encoded(vars(Book("1")))])
+            await Writer(store).write([encoded(vars(Book("1")))])
 
     write(database, Book("2"))
     with_store(database, main)
@@ -705,7 +710,7 @@ async def write_late(
         return stored
 
     store.get = get_and_delete  # type: ignore[method-assign]
-    return list(await store.write([encoded(vars(book)) for book in books]))
+    return list(await Writer(store).write([encoded(vars(book)) for book in books]))
 
 
 def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(

@@ -255,15 +255,15 @@ async def _open(store: Store) -> str:
 
 
 async def _writes(store: Store) -> str:
-    concern = await store.items.try_write()
+    concern, replicated = await store.try_write()
     said = f"w={concern['w']}, j={str(concern['j']).lower()}"
-    if concern["w"] == 1 and await store.connection.is_replica_set():
+    if replicated and concern["w"] == 1:
         raise Remark(f"{said}: a failover can take stored items back; leave w out of MONGO_URI")
     return f"acknowledged with {said}"
 
 
 async def _index(store: Store) -> str:
-    if await store.items.has_index():
+    if await store.has_unique_index():
         return f"unique on {store.schema.key}"
     return "not yet: the first crawl makes it, and no copies stand in its way"
 

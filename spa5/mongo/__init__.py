@@ -1,13 +1,13 @@
 """The store: items in MongoDB.
 
 groupcommit: the items that arrive during a write form the next one.
-store: what a crawl reads and writes.
+writer: a batch of items becomes one bulk write.
 documents: an item as BSON, and how it is written over what is stored.
-collection: single reads and writes, each by the unique index.
+store: the collection, its unique index, and what a crawl reads.
 found: the collection as it is found, and what would be stored twice.
 retry: a read or a write waits while MongoDB is away.
 connection: the way to MongoDB, by motor.
-uri, errors: what people are told where that fails.
-judge, crawls: whether a crawl is complete, and what complete ones found.
+errors: what an error means, to a crawl and to people.
+judge: whether a crawl is complete.
 server: the embedded server.
 """

@@ -14,9 +14,8 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import WriteConcern
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from spa5.mongo.errors import StoreError, explain, reason
+from spa5.mongo.errors import UNUSABLE, StoreError, database_of, explain, reason, wrong_part
 from spa5.mongo.server import EmbeddedServer, data_dir
-from spa5.mongo.uri import UNUSABLE, database_of, has_slash_in_password, wrong_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +31,12 @@ logger = logging.getLogger(__name__)
 logging.getLogger("pymongo").setLevel(logging.INFO)
 
 LOCAL_URI = "mongodb://localhost:27017/"
+_OPTIONS: dict[str, Any] = {  # unless MONGO_URI has them
+    "appname": "spa5",
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 5_000,
+    "socketTimeoutMS": 30_000,
+}
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _CONFIRM_MILLISECONDS = 20_000  # then it is said that members are down, and not that none answers
 # What other programs stored must not end a crawl.
@@ -62,7 +67,9 @@ class Connection:
         """Connect. With `read_only` an embedded server that runs without a crawl goes on."""
         self._client = connect(await self._choose_uri(read_only))
         self._warn_of_database()
-        where = self._server.place if self._server else hosts(self._client)
+        seeds = sorted(cast("Any", self._client).topology_description.server_descriptions())
+        hosts = [host if port is None else f"{host}:{port}" for host, port in seeds]
+        where = self._server.place if self._server else ",".join(hosts)
         self.place = f"{where}, {self._database}.{self.items_name}"
         info = await self._client.server_info()
         self.version = info["version"]
@@ -101,11 +108,6 @@ class Connection:
             name, codec_options=_LENIENT, write_concern=concern
         )
 
-    async def is_replica_set(self) -> bool:
-        assert self._client is not None
-        with self.explained():
-            return "setName" in await self._client.admin.command("hello")
-
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise a `StoreError` where the driver raises an error of its own."""
@@ -126,28 +128,18 @@ class Connection:
 
     def _warn_of_database(self) -> None:
         """MONGO_DATABASE rules, for the name in a URI often is where the user is looked up."""
-        named = database_of(self._uri)
-        if named not in ("", self._database):
-            logger.warning(
-                "MONGO_URI names the database %r, this crawl uses %r: MONGO_DATABASE says which",
-                named,
-                self._database,
-            )
+        if (named := database_of(self._uri)) not in ("", self._database):
+            said = "MONGO_URI names the database %r, this crawl uses %r: MONGO_DATABASE says which"
+            logger.warning(said, named, self._database)
 
 
 def connect(uri: str) -> Client:
     """A client that does not wait for ever; `StoreError` where the URI is not valid."""
-    options: dict[str, Any] = {
-        "appname": "spa5",
-        "serverSelectionTimeoutMS": 5_000,
-        "connectTimeoutMS": 5_000,
-        "socketTimeoutMS": 30_000,
-    }
-    given = uri.lower()
-    options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
+    options = {name: one for name, one in _OPTIONS.items() if f"{name.lower()}=" not in uri.lower()}
+    host, _, path = uri.partition("://")[2].partition("/")
     try:
-        if has_slash_in_password(uri):
-            raise ValueError
+        if "@" in path and "@" not in host:
+            raise ValueError("a slash in the password: what is before it is no host")
         with warnings.catch_warnings():
             # An option that the driver does not know may be part of a password.
             warnings.simplefilter("error", UserWarning)
@@ -157,11 +149,6 @@ def connect(uri: str) -> Client:
     if not client.write_concern.acknowledged:
         raise StoreError("MONGO_URI says w=0: an item counts only when MongoDB acknowledges it")
     return client
-
-
-def hosts(client: Client) -> str:
-    seeds = cast("Any", client).topology_description.server_descriptions()
-    return ",".join(host if port is None else f"{host}:{port}" for host, port in sorted(seeds))
 
 
 async def has_local_server() -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from spa5.catalogue.fields import now
 from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
+from spa5.mongo.errors import StoreError
 
 if TYPE_CHECKING:
     from spa5.catalogue.spider import CatalogueSpider
@@ -28,6 +30,9 @@ class Judge:
         self._spider = spider
         self._drift_share = drift_share
         self.others = 0  # stored items that the site does not list
+        self._crawls = store.connection.collection("crawls")
+        self._whole = {"spider": spider.name, "site": spider.site}
+        self._whole["collection"] = store.connection.items_name
 
     async def verdict(self, walks: list[Walk]) -> Verdict:
         """The verdict after the last of these walks; there is none where ids were given."""
@@ -38,7 +43,7 @@ class Judge:
         for ids in listing.chunks(_MOST_ASKED):
             held += listing.check(ids, await self._store.held(ids))
         self.others = await self._store.total() - held
-        before = await self._store.crawls.last_complete(spider.name, spider.site)
+        before = await self._last_complete()
         if listing.drift:
             return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
         is_known = spider.is_whole and not walks[-1].lost_pages
@@ -67,5 +72,18 @@ class Judge:
             return
         if self.others:
             logger.info("%d stored %s are not listed by %s", self.others, nouns, spider.site)
-        listed = len(spider.outcomes.listing)
-        await self._store.crawls.note_complete(spider.name, spider.site, listed)
+        await self._note_complete(len(spider.outcomes.listing))
+
+    async def _last_complete(self) -> int | None:
+        """How many items the last complete crawl of the whole catalogue found; None: no such."""
+        youngest = [("ended", -1)]
+        last = await self._store.persist(lambda: self._crawls.find_one(self._whole, sort=youngest))
+        listed = (last or {}).get("listed")
+        return listed if isinstance(listed, int) else None
+
+    async def _note_complete(self, listed: int) -> None:
+        crawl = self._whole | {"ended": now(), "reason": "finished", "listed": listed}
+        try:
+            await self._store.persist(lambda: self._crawls.insert_one(crawl))
+        except StoreError as error:
+            logger.warning("This crawl can't be noted in `crawls`: %s", error)

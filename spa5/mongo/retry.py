@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,19 +39,19 @@ class Retry:
         self._waiting = 0  # reads and writes that are being repeated
         self._given_up: StoreError | None = None
 
-    async def run(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what `work` returns."""
         try:
-            return await self._try(partial(work, *args))
+            result = await self._try(work)
         except PyMongoError as error:
             self._waiting += 1
             try:
-                result = await self._repeat(partial(work, *args), error)
+                result = await self._repeat(work, error)
             finally:
                 self._waiting -= 1
-            if not self._waiting:  # others that wait still find MongoDB away
-                self._outage.worked()
-            return result
+        if not self._waiting:  # those who wait still find MongoDB away
+            self._outage.worked()
+        return result
 
     async def _try(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._given_up:

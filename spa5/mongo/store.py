@@ -1,33 +1,33 @@
-"""Store: the items in MongoDB, as a crawl reads and writes them."""
+"""Store: the collection of items, open for reading and writing."""
 
 from __future__ import annotations
 
-import itertools
+import logging
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from pymongo.errors import OperationFailure, WriteError
+
 from spa5.catalogue.fields import now
-from spa5.mongo.collection import Collection
+from spa5.mongo import found
 from spa5.mongo.connection import Connection
-from spa5.mongo.crawls import Crawls
-from spa5.mongo.documents import Document, HeldBack, Outcome, Plan, Rejected, plan
+from spa5.mongo.errors import is_passing, lacks_index, reason
 from spa5.mongo.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-    from datetime import datetime
-    from typing import TypeAlias
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from bson import ObjectId
     from scrapy.settings import BaseSettings
 
     from spa5.catalogue.item import Key, Schema
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
-Results: TypeAlias = "dict[ObjectId, Outcome | Rejected | HeldBack]"
 
 _MOST_KEYS = 10_000  # in a query
-_MOST_TRIES = 5  # to write what something else deletes or inserts at the same moment
+_MOST_TRIES = 5  # to make an index that somebody else drops again and again
 
 
 class Seen(NamedTuple):
@@ -38,10 +38,9 @@ class Seen(NamedTuple):
 
 
 class Store:
-    """Reads and writes items, and waits while MongoDB is away, at most MONGO_RETRY_SECONDS.
+    """The items, read by the unique index on their key alone: without it MongoDB refuses.
 
-    `admit` judges each update of a stored item, see `Drift`. Settings: those of `Connection`, and
-    MONGO_RETRY_SECONDS.
+    Settings: those of `Connection`, and MONGO_RETRY_SECONDS, see `Retry`.
     """
 
     def __init__(
@@ -50,13 +49,11 @@ class Store:
         spider_name: str,
         schema: Schema,
         count: Callable[[str, Any], None],  # of stats
-        admit: Callable[[Key, Iterable[str]], Awaitable[str | None]] | None = None,
     ):
         self.schema = schema
         self.connection = Connection(settings, spider_name)
+        self.index: str | None = None  # the unique one's name; None: nothing is written
         self._retry = Retry(self.connection, settings.getfloat("MONGO_RETRY_SECONDS"), count)
-        self._admit = admit
-        self._expects_new = True
 
     async def open(self, *, read_only: bool = False) -> None:
         """Connect and make the index; `StoreError` where a crawl could not store its items.
@@ -65,76 +62,32 @@ class Store:
         """
         with self.connection.explained():
             await self.connection.open(read_only=read_only)
-            self.items = Collection(self.connection, self.schema)
-            self.crawls = Crawls(self.connection, self._retry)
+            self.items = self.connection.collection(self.connection.items_name)
             if not read_only:
-                await self.items.make_index()
-                await self.items.try_write()
+                await self._make_index()
+                await self.try_write()
 
     async def close(self) -> None:
         await self.connection.close()
 
-    async def write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
-        """Store a batch; return for each, in order, what it was or why it is `Rejected`.
+    async def try_write(self) -> tuple[dict[str, Any], bool]:
+        """A write that changes nothing; `StoreError` where a crawl's would fail.
 
-        While all items are new, one round trip inserts them. The others are compared with what
-        is stored, in a query before the write. Of two with one key the first goes first.
+        Return the write concern, and whether a replica set took it.
         """
-        moment = now()
-        results: Results = {}
-        if self._expects_new:
-            results = await self._insert(documents, moment)
-        while left := {one.key: one for one in reversed(documents) if one.oid not in results}:
-            results |= await self._update([*reversed(left.values())], moment)
-        self._expects_new = all(results[document.oid] == "inserted" for document in documents)
-        return [results[document.oid] for document in documents]
+        nothing: dict[str, Any] = {"_id": {"$in": []}}
+        with self.connection.explained():
+            await self.items.update_many(nothing, {"$set": {self.schema.key: ""}})
+            hello = await self.items.database.client.admin.command("hello")
+        return self.items.write_concern.document, "setName" in hello
 
-    async def _insert(self, documents: list[Document], moment: datetime) -> Results:
-        """Insert the new ones; return nothing for those that are stored already."""
-        updates = [document.as_new(moment) for document in documents]
-        written = await self._persist(self.items.write, updates)
-        results: Results = {documents[index].oid: "inserted" for index in written.upserted}
-        return results | {documents[index].oid: why for index, why in written.refused.items()}
-
-    async def _update(self, documents: list[Document], moment: datetime) -> Results:
-        """Query, compare and write; again where a document was deleted or inserted meanwhile."""
-        results: Results = {}
-        for _ in range(_MOST_TRIES):
-            stored = await self.get([document.key for document in documents])
-            plans = [plan(document, stored.get(document.key), moment) for document in documents]
-            if not results:
-                results |= await self._hold_back(plans, stored)
-                plans = [one for one in plans if one.document.oid not in results]
-                documents = [one.document for one in plans]
-            if not plans:
-                return results
-            updates = [one.update for one in plans]
-            written = await self._persist(self.items.write, updates)
-            # The query tells the outcomes: a write that was repeated may find its own work.
-            for index, (document, outcome, _) in enumerate(plans):
-                if outcome != "unchanged" or results.get(document.oid) != "changed":
-                    results[document.oid] = written.refused.get(index, outcome)
-            if written.met_all(updates):
-                return results
-        return results | await self._lost(documents)
-
-    async def _hold_back(self, plans: list[Plan], stored: dict[Key, dict[str, Any]]) -> Results:
-        """Ask `admit` about each document that is stored already; return those held back."""
-        results: Results = {}
-        for document, outcome, _ in plans:
-            if self._admit is None or outcome == "inserted":
-                continue
-            changed = outcome == "changed"
-            emptied = document.emptied(stored[document.key]) if changed else []
-            if field := await self._admit(document.key, emptied):
-                results[document.oid] = HeldBack(f"it would empty {field!r}, as others would")
-        return results
-
-    async def _lost(self, documents: list[Document]) -> Results:
-        """Reject those that MongoDB does not hold, however often it acknowledges them."""
-        held = await self.held(document.key for document in documents)
-        lost = Rejected("MongoDB acknowledges it and does not hold it: something deletes items")
-        return {document.oid: lost for document in documents if document.key not in held}
+    async def has_unique_index(self) -> bool:
+        """True if it is there; `StoreError` where it could not be made. Writes nothing."""
+        with self.connection.explained():
+            if await found.unique_index(self.items, self.schema):
+                return True
+            await found.refuse_copies(self.items, self.schema)
+        return False
 
     async def see(self, keys: Iterable[Key]) -> Seen:
         """Return what is stored of the listed items, then set their `listed_at` to now."""
@@ -142,10 +95,10 @@ class Store:
         names = (self.schema.key, *self.schema.listed, "crawled_at", "listed_at")
         seen = Seen({}, {})
         for chunk in _chunks(keys):
-            stored = await self._persist(self.items.find, chunk, dict.fromkeys(names, 1))
+            stored = await self.persist(self._find, chunk, dict.fromkeys(names, 1))
             seen.stored.update(stored)
             if stored:
-                seen.refused.update(await self._persist(self.items.set_listed, [*stored]))
+                seen.refused.update(await self.persist(self._set_listed, [*stored]))
         return seen
 
     async def get(
@@ -154,7 +107,7 @@ class Store:
         """The stored documents of these items, by key."""
         stored: dict[Key, dict[str, Any]] = {}
         for chunk in _chunks(keys):
-            stored |= await self._persist(self.items.find, chunk, projection)
+            stored |= await self.persist(self._find, chunk, projection)
         return stored
 
     async def held(self, keys: Iterable[Key]) -> set[Key]:
@@ -163,14 +116,53 @@ class Store:
 
     async def total(self) -> int:
         """How many documents the collection holds."""
-        return await self._persist(self.items.total)
+        return await self.persist(self.items.count_documents, {})
 
-    async def _persist(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+    async def persist(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Return what `work` returns, though MongoDB is away or the index is gone meanwhile."""
-        return await self._retry.run(self.items.on_index, partial(work, *args))
+        return await self._retry.run(partial(self._on_index, partial(work, *args)))
+
+    async def _on_index(self, work: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(_MOST_TRIES):
+            try:
+                return await work()
+            except OperationFailure as error:
+                if not lacks_index(error.code, str(error)):
+                    raise
+            where, key = self.connection.place, self.schema.key
+            logger.warning("%s has lost its unique index on %s: it is made again", where, key)
+            await self._make_index()
+        return await work()
+
+    async def _make_index(self) -> None:
+        self.index = await found.unique_index(self.items, self.schema)
+        if self.index is None:
+            self.index = await found.make_unique_index(self.items, self.schema)
+
+    async def _find(
+        self, keys: list[Key], projection: dict[str, int] | None
+    ) -> dict[Key, dict[str, Any]]:
+        key, kind = self.schema.key, self.schema.kind.type
+        query = {key: {"$in": keys}}
+        items = self.items.find(query, projection, hint=self.index, batch_size=len(keys) + 1)
+        return {item[key]: item async for item in items if isinstance(item[key], kind)}
+
+    async def _set_listed(self, keys: list[Key]) -> dict[Key, str]:
+        """Note that these stored items are listed; return why, by key, where MongoDB refuses it."""
+        query = {self.schema.key: {"$in": keys}}
+        try:
+            await self.items.update_many(query, {"$set": {"listed_at": now()}}, hint=self.index)
+        except WriteError as error:  # it ends at the first document that is refused
+            if is_passing(error) or lacks_index(error.code, str(error)):
+                raise
+            if len(keys) == 1:
+                return {keys[0]: reason(error)}
+            half = len(keys) // 2
+            return await self._set_listed(keys[:half]) | await self._set_listed(keys[half:])
+        return {}
 
 
 def _chunks(keys: Iterable[Key]) -> Iterator[list[Key]]:
     left = iter(keys)
-    while chunk := list(itertools.islice(left, _MOST_KEYS)):
+    while chunk := list(islice(left, _MOST_KEYS)):
         yield chunk
