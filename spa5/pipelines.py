@@ -1,4 +1,4 @@
-"""MongoPipeline: open, process_item, close."""
+"""MongoPipeline: a scraped item is a stored item."""
 
 from __future__ import annotations
 
@@ -43,27 +43,20 @@ class MongoPipeline:
     """Upserts each item into MongoDB, and returns it when MongoDB has acknowledged it.
 
     Items are those of a CatalogueSpider; another spider's are dataclasses, dicts or Scrapy items
-    with an `id`. Settings: MONGO_…, see Store, and
-    DRIFT_SHARE.
+    with an `id`. Settings: DRIFT_SHARE, and MONGO_…, see Store.
     """
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
-        spider = catalogue_of(crawler)
+        spider, settings = catalogue_of(crawler), crawler.settings
         self.schema = spider.schema if spider else ANY
         self.emptied: Counter[str] = Counter()  # documents that lost the field
-        self.drift = Drift(
-            crawler.settings.getfloat("DRIFT_SHARE"),
-            self._count_emptied,
-            accepted=spider is not None and spider.arguments.accepts_drift,
-        )
-        self.store = Store(
-            crawler.settings,
-            crawler.spider.name if crawler.spider else "items",
-            self.schema,
-            crawler.stats.inc_value,
-        )
+        accepted = spider is not None and spider.arguments.accepts_drift
+        share = settings.getfloat("DRIFT_SHARE")
+        self.drift = Drift(share, self._count_emptied, accepted=accepted)
+        name = crawler.spider.name if crawler.spider else "items"
+        self.store = Store(settings, name, self.schema, crawler.stats.inc_value)
         self.writer = Writer(self.store, self.drift.admit)
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
@@ -121,11 +114,8 @@ class MongoPipeline:
 
     def _say_held_back(self, item: Any, error: HeldBack) -> None:
         if self.stats.get_value("mongo/held_back") is None:
-            logger.warning(
-                "%s is held back until this sweep has ended, and so are further ones: %s",
-                self._name(item),
-                error,
-            )
+            said = "%s is held back until this sweep has ended, and so are further ones: %s"
+            logger.warning(said, self._name(item), error)
         self.stats.inc_value("mongo/held_back")
 
     async def _count_emptied(self, field: str) -> int:

@@ -1,7 +1,7 @@
 """Gate: a crawl waits while the site as a whole is away, as it does for MongoDB.
 
-`Streak` says when failures look like more than single ones, `Gate` finds out and holds all requests
-back meanwhile.
+`Streak` counts failures until the site as a whole may be away. Then `Gate` finds out, and holds all
+requests back meanwhile.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Gate:
         self._watch: asyncio.Task[bool] | None = None
 
     async def enter(self) -> None:
-        """Return when a request may be sent; SiteAway if none will be."""
+        """Return when a request may be sent; raise SiteAway if none will be."""
         while self._watch is not None:
             await asyncio.shield(self._watch)
         if self.is_over:
@@ -177,9 +177,8 @@ class Gate:
             self._watch = None
 
     def _begin(self, fault: Fault) -> Outage:
-        is_heard, patience = self.streak.is_heard, self._patience
-        if not is_heard:
-            patience = min(patience, NEVER_ANSWERED_SECONDS)
+        is_heard = self.streak.is_heard
+        patience = self._patience if is_heard else min(self._patience, NEVER_ANSWERED_SECONDS)
         outage = Outage("The site", "site", patience, self._crawl.count, clock=self._crawl.clock)
         outage.begin()
         if not is_heard:

@@ -1,4 +1,4 @@
-"""Plain text: nothing that the project shows can break a terminal, or a program that reads it."""
+"""Text for people: nothing that is shown can break a terminal, or a program that reads it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import reprlib
 import sys
 from typing import Any
 
-# Control characters but for tab and line feed, those that turn the direction of writing, and lone
-# surrogates, which no encoding can spell.
+# Control characters except tab and line feed, characters that turn the direction of writing, and
+# lone surrogates, which no encoding can spell.
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

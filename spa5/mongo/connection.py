@@ -96,7 +96,7 @@ class Connection:
                 await self._server.start()
 
     def collection(self, name: str) -> Items:
-        """A collection whose writes count when they are in the journal of a majority.
+        """Return a collection whose writes count when a majority has them in its journal.
 
         MONGO_URI may ask for something else. With `j` alone a replica set's primary would confirm
         what a failover takes back.
@@ -134,7 +134,7 @@ class Connection:
 
 
 def connect(uri: str) -> Client:
-    """A client that does not wait for ever; `StoreError` where the URI is not valid."""
+    """Make a client that does not wait for ever; `StoreError` if the URI is not valid."""
     options = {name: one for name, one in _OPTIONS.items() if f"{name.lower()}=" not in uri.lower()}
     host, _, path = uri.partition("://")[2].partition("/")
     try:

@@ -16,8 +16,8 @@ from pymongo.uri_parser import parse_uri
 
 from spa5.catalogue.text import Trouble, one_line
 
-# Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
-# MongoDB's, from src/mongo/base/error_codes.yml.
+# These may pass: a server shuts down or steps down, there is no primary, no time or no disk left.
+# MongoDB has the numbers in src/mongo/base/error_codes.yml.
 PASSING = {
     *(6, 7, 24, 50, 64, 89, 91, 112, 133, 134, 189, 262, 9001, 10058, 10107),
     *(11600, 11602, 13388, 13435, 13436, 14031),
@@ -54,7 +54,7 @@ def lacks_index(code: int | None, message: str) -> bool:
 
 
 def reason(error: PyMongoError) -> str:
-    """The driver's words, without its settings and its view of all servers."""
+    """Return the driver's words without its settings and its list of all servers."""
     said = str(error)
     for more in (", Timeout: ", " (configured timeouts: ", ", full error: "):
         said = said.partition(more)[0]
@@ -62,7 +62,7 @@ def reason(error: PyMongoError) -> str:
 
 
 def explain(error: PyMongoError, where: str, uri: str) -> str:
-    """What the driver's error means, and what to do: one line."""
+    """Return one line for people: what the driver's error means, and what to do."""
     code = error.code if isinstance(error, OperationFailure) else None
     if code == _WRONG_PASSWORD:
         hint = "" if auth_source(uri) == "admin" else _IN_ADMIN
@@ -90,18 +90,18 @@ def _unreachable(where: str, said: str) -> str:
 
 
 def database_of(uri: str) -> str:
-    """The database that a valid URI names, or ""."""
+    """Return the database that a valid URI names, or ""."""
     return urlsplit(uri).path.strip("/") if "://" in uri else ""
 
 
 def auth_source(uri: str) -> str:
-    """The database in which the driver looks for the user."""
+    """Return the database in which the driver looks for the user."""
     options = {name.lower(): value for name, value in parse_qsl(urlsplit(uri).query)}
     return options.get("authsource") or database_of(uri) or "admin"
 
 
 def wrong_part(uri: str, error: Exception) -> str:
-    """What is wrong with a URI, without any part of it that may belong to a password.
+    """Say what is wrong with a URI, without any part of it that may belong to a password.
 
     A password ends before the last `@`. The value of an option may be a secret, too, and go on
     behind a `&`.
@@ -122,7 +122,7 @@ def wrong_part(uri: str, error: Exception) -> str:
 
 
 def _refusal(option: str) -> str:
-    """Why the driver refuses this option by itself, or ""."""
+    """Return why the driver refuses this option, or ""."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)

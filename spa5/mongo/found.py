@@ -1,4 +1,4 @@
-"""The collection as it is found: what would make a crawl store items twice, with its cure."""
+"""What a crawl finds in the collection and would store twice, and how people mend that."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _IN_RANGE = "{$gte: 0, $lt: 9e18}"  # the same for mongosh
 
 
 async def unique_index(items: Items, schema: Schema) -> str | None:
-    """The name of the unique index on the key; None where there is none.
+    """Return the name of the unique index on the key; None if there is none.
 
-    `StoreError` where another one is in its way, or the collection holds items under keys that a
-    crawl would not find.
+    `StoreError` where another index is in its way, or the collection holds items under keys that
+    a crawl would not find.
     """
     indexes = await items.index_information()
     names = [name for name, index in indexes.items() if _is_unique(index, schema.key)]
@@ -35,7 +35,7 @@ async def unique_index(items: Items, schema: Schema) -> str | None:
 
 
 async def make_unique_index(items: Items, schema: Schema) -> str:
-    """Make it, and return its name; `StoreError` where copies are in its way."""
+    """Make the index, and return its name; `StoreError` where copies are in its way."""
     try:
         return str(await items.create_index(schema.key, unique=True))
     except DuplicateKeyError as error:
@@ -44,7 +44,7 @@ async def make_unique_index(items: Items, schema: Schema) -> str:
 
 
 async def refuse_copies(items: Items, schema: Schema) -> None:
-    """`StoreError` where copies would be in the way of a unique index."""
+    """Raise `StoreError` if copies would be in the way of a unique index."""
     copies: list[dict[str, Any]] = [
         {"$group": {"_id": f"${schema.key}", "items": {"$sum": 1}}},
         {"$match": {"items": {"$gt": 1}}},
@@ -72,13 +72,13 @@ def _is_unique(index: dict[str, Any], key: str) -> bool:
 
 
 def _unusable(schema: Schema) -> dict[str, Any]:
-    """A query for documents whose key is not of the key's type."""
+    """Return a query for documents whose key has the wrong type."""
     types = ["string"] if schema.kind.type is str else ["int", "long"]
     return {schema.key: {"$not": {"$type": types}}}
 
 
 def _strange(schema: Schema) -> dict[str, Any]:
-    """The same, as far as the index tells it, which takes no time however many items there are."""
+    """The same from the index alone. It finds fewer, but takes no time however many there are."""
     types = ["number"] if schema.kind.type is str else ["string", "double", "decimal"]
     return {"$or": [{schema.key: None}, *({schema.key: {"$type": one}} for one in types)]}
 
@@ -114,8 +114,8 @@ def _by_where_the_key_is(schema: Schema) -> dict[str, Any]:
     return {"$group": {"_id": where, "count": {"$sum": 1}, "one": first}}
 
 
-# For mongosh. To text by way of `$toLong`, for `$toString` alone makes '1e+07' of the double
-# 10000000.
+# For mongosh. Numbers become text by way of `$toLong`: `$toString` alone would make '1e+07' of
+# the double 10000000.
 def _key_of_the_other_type(schema: Schema) -> str:
     key = schema.key
     whole = f"{{{key}: {_IN_RANGE}, $expr: {{$eq: ['${key}', {{$trunc: '${key}'}}]}}}}"
@@ -135,7 +135,7 @@ def _key_from_own_id(schema: Schema) -> str:
 
 
 def _can_be_key(field: str, schema: Schema) -> dict[str, Any]:
-    """True if it is a key, or a key of the other type."""
+    """An expression: true if the field is a key, or would be one as text or as a number."""
     text = {"$cond": [{"$eq": [{"$type": field}, "string"]}, field, ""]}
     is_text = {"$regexMatch": {"input": text, "regex": f"^{schema.kind.pattern}$"}}
     is_whole = {"$eq": [field, {"$trunc": field}]}

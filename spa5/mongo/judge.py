@@ -1,4 +1,4 @@
-"""Judge: the verdict of a crawl, for which MongoDB is asked what it holds now."""
+"""Judge: the verdict of a crawl. It asks MongoDB which of the listed items are stored now."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MOST_ASKED = 10_000  # ids in one question to MongoDB
 
 
 class Judge:
-    """Judges the crawl of a spider by what its site listed, and by what is stored of that now.
+    """Compares what the site listed in this crawl with what is stored now.
 
-    `StoreError` where MongoDB can't be asked.
+    Where MongoDB can't be asked, it raises `StoreError`.
     """
 
     def __init__(self, store: Store, spider: CatalogueSpider, drift_share: float):
@@ -35,7 +35,7 @@ class Judge:
         self._whole["collection"] = store.connection.items_name
 
     async def verdict(self, walks: list[Walk]) -> Verdict:
-        """The verdict after the last of these walks; there is none where ids were given."""
+        """Judge the crawl after the last of these walks."""
         spider, listing = self._spider, self._spider.outcomes.listing
         accepts_drift = spider.arguments.accepts_drift
         listing.end_sweep(believes_gone=accepts_drift)
@@ -56,7 +56,7 @@ class Judge:
         return judge(listing, walks, whole=spider.is_whole, others=self.others)
 
     async def conclude(self, walks: list[Walk], verdict: Verdict) -> None:
-        """Say how the crawl ends, and remember a complete one of the whole catalogue."""
+        """Say how the crawl ends. Note it if it found the whole catalogue."""
         spider, nouns = self._spider, self._spider.schema.nouns
         if spider.is_whole and walks[-1].is_miscounted:
             count = "no" if walks[-1].count is None else walks[-1].count
@@ -75,7 +75,7 @@ class Judge:
         await self._note_complete(len(spider.outcomes.listing))
 
     async def _last_complete(self) -> int | None:
-        """How many items the last complete crawl of the whole catalogue found; None: no such."""
+        """Return how many items the last such crawl found; None if there was none."""
         youngest = [("ended", -1)]
         last = await self._store.persist(lambda: self._crawls.find_one(self._whole, sort=youngest))
         listed = (last or {}).get("listed")

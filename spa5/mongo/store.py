@@ -71,9 +71,9 @@ class Store:
         await self.connection.close()
 
     async def try_write(self) -> tuple[dict[str, Any], bool]:
-        """A write that changes nothing; `StoreError` where a crawl's would fail.
+        """Write what changes nothing; `StoreError` where a crawl could not write.
 
-        Return the write concern, and whether a replica set took it.
+        Return the write concern, and True if a replica set took it.
         """
         nothing: dict[str, Any] = {"_id": {"$in": []}}
         with self.connection.explained():
@@ -82,7 +82,7 @@ class Store:
         return self.items.write_concern.document, "setName" in hello
 
     async def has_unique_index(self) -> bool:
-        """True if it is there; `StoreError` where it could not be made. Writes nothing."""
+        """Look for the unique index; `StoreError` if it could not be made. This writes nothing."""
         with self.connection.explained():
             if await found.unique_index(self.items, self.schema):
                 return True
@@ -104,18 +104,18 @@ class Store:
     async def get(
         self, keys: Iterable[Key], projection: dict[str, int] | None = None
     ) -> dict[Key, dict[str, Any]]:
-        """The stored documents of these items, by key."""
+        """Return the stored documents of these items, by key."""
         stored: dict[Key, dict[str, Any]] = {}
         for chunk in _chunks(keys):
             stored |= await self.persist(self._find, chunk, projection)
         return stored
 
     async def held(self, keys: Iterable[Key]) -> set[Key]:
-        """Which of these items are stored now. MongoDB reads that from the index alone."""
+        """Return which of these items are stored now. MongoDB reads that from the index alone."""
         return {*await self.get(keys, {self.schema.key: 1, "_id": 0})}
 
     async def total(self) -> int:
-        """How many documents the collection holds."""
+        """Count the documents of the collection."""
         return await self.persist(self.items.count_documents, {})
 
     async def persist(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:

@@ -1,4 +1,4 @@
-"""Writer: a batch of items, compared with what is stored and written in one bulk write."""
+"""Writer: compares a batch of items with what is stored, and writes it in one bulk write."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Writer:
         return _written(result.bulk_api_result, key)
 
     async def _write_one_by_one(self, updates: Sequence[Update]) -> Written:
-        """One item made MongoDB refuse the message with all of them: find it."""
+        """Find the one item for which MongoDB refused the message with all of them."""
         if len(updates) == 1:
             return Written(set(), 0, {0: Rejected("it is nested too deeply for MongoDB")})
         upserted: set[int] = set()
@@ -152,7 +152,7 @@ class Writer:
 
 
 def _written(details: Mapping[str, Any], key: str) -> Written:
-    """What a bulk write did; raises what concerns it as a whole.
+    """Return what a bulk write did; raise an error that concerns all of it.
 
     Two crawls that insert a new item at the same moment may collide on its key. That is no
     refusal: the update of the slower one has not met its document.
