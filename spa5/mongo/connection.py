@@ -178,9 +178,9 @@ async def _is_taken(uri: str) -> bool:
     try:
         connecting = asyncio.open_connection(address.hostname, address.port)
         _, writer = await asyncio.wait_for(connecting, 0.5)
+        writer.close()
     except asyncio.TimeoutError:  # it listens, and takes no more connections
-        return True
+        pass
     except OSError:
         return False
-    writer.close()
     return True

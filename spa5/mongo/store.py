@@ -33,7 +33,7 @@ _MOST_TRIES = 5  # to make an index that somebody else drops again and again
 class Seen(NamedTuple):
     """What is stored of listed items, and where `listed_at` could not be set; both by key."""
 
-    stored: dict[Key, dict[str, Any]]  # as it was before `listed_at` was set
+    stored: dict[Key, dict[str, Any]]  # what SkipStored needs, from before `listed_at` was set
     refused: dict[Key, str]  # why
 
 
@@ -91,14 +91,10 @@ class Store:
 
     async def see(self, keys: Iterable[Key]) -> Seen:
         """Return what is stored of the listed items, then set their `listed_at` to now."""
-        # What SkipStored decides by.
         names = (self.schema.key, *self.schema.listed, "crawled_at", "listed_at")
-        seen = Seen({}, {})
-        for chunk in _chunks(keys):
-            stored = await self.persist(self._find, chunk, dict.fromkeys(names, 1))
-            seen.stored.update(stored)
-            if stored:
-                seen.refused.update(await self.persist(self._set_listed, [*stored]))
+        seen = Seen(await self.get(keys, dict.fromkeys(names, 1)), {})
+        for chunk in _chunks(seen.stored):
+            seen.refused.update(await self.persist(self._set_listed, chunk))
         return seen
 
     async def get(
