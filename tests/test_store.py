@@ -20,6 +20,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
+from pymongo.errors import AutoReconnect
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.http import JsonResponse
 from scrapy.settings import Settings
@@ -28,9 +29,10 @@ from scrapy.utils.test import get_crawler
 from spa5.catalogue.fields import storable
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
-from spa5.mongo.connection import has_local_server
+from spa5.mongo.connection import Connection, has_local_server
 from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.errors import StoreError
+from spa5.mongo.retry import Retry
 from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
 from spa5.pipelines import MongoPipeline
@@ -717,6 +719,36 @@ def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(
     """A list that holds the id is met by whatever asks for that id."""
     database.books.insert_one({"id": ["1", "x"]})
     assert write(database, Book("1"), Book("2"), Book("3")) == [Rejected, "inserted", "inserted"]
+
+
+def test_once_one_has_waited_in_vain_nobody_waits_or_is_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted: list[str] = []
+    connection = Connection(Settings(), "books")
+    retry = Retry(connection, 0, lambda stat, _: counted.append(stat))
+    is_first_over = asyncio.Event()
+
+    async def first() -> None:
+        raise AutoReconnect("gone")
+
+    async def second() -> None:
+        await is_first_over.wait()
+        raise AutoReconnect("gone")
+
+    async def main() -> None:
+        waiting = asyncio.create_task(retry.run(second))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreError, match="stayed away"):
+            await retry.run(first)
+        is_first_over.set()
+        for late in (waiting, retry.run(asyncio.Event().wait)):
+            with pytest.raises(StoreError, match="stayed away"):
+                await late
+
+    asyncio.run(main())
+    assert counted == ["mongo/outage_seconds"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 # The pipeline

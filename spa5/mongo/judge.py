@@ -30,7 +30,6 @@ class Judge:
         self._spider = spider
         self._drift_share = drift_share
         self.others = 0  # stored items that the site does not list
-        self._crawls = store.connection.collection("crawls")
         self._whole = {"spider": spider.name, "site": spider.site}
         self._whole["collection"] = store.connection.items_name
 
@@ -77,13 +76,14 @@ class Judge:
     async def _last_complete(self) -> int | None:
         """Return how many items the last such crawl found; None if there was none."""
         youngest = [("ended", -1)]
-        last = await self._store.persist(lambda: self._crawls.find_one(self._whole, sort=youngest))
+        crawls = self._store.crawls
+        last = await self._store.persist(lambda: crawls.find_one(self._whole, sort=youngest))
         listed = (last or {}).get("listed")
         return listed if isinstance(listed, int) else None
 
     async def _note_complete(self, listed: int) -> None:
         crawl = self._whole | {"ended": now(), "reason": "finished", "listed": listed}
         try:
-            await self._store.persist(lambda: self._crawls.insert_one(crawl))
+            await self._store.persist(lambda: self._store.crawls.insert_one(crawl))
         except StoreError as error:
             logger.warning("This crawl can't be noted in `crawls`: %s", error)

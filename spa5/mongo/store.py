@@ -63,6 +63,7 @@ class Store:
         with self.connection.explained():
             await self.connection.open(read_only=read_only)
             self.items = self.connection.collection(self.connection.items_name)
+            self.crawls = self.connection.collection("crawls")  # see `Judge`
             if not read_only:
                 await self._make_index()
                 await self.try_write()
