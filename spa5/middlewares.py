@@ -111,7 +111,7 @@ class SkipStored:
         if not ids:
             return Seen({}, {})
         try:
-            return await pipeline.store.see(ids)
+            return await pipeline.store.mark_listed(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None

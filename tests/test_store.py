@@ -410,7 +410,7 @@ def test_a_document_that_lacks_only_its_bookkeeping_is_unchanged_and_gets_it(
 def test_strange_times_are_no_error(database: Database, time: Any, is_same: bool) -> None:
     strange = {"id": "1", **dict.fromkeys(TIMES, time), "name": "a", "published_at": time}
     database.books.insert_one(strange)
-    assert with_store(database, lambda store: store.see(["1"])).stored["1"]["name"] == "a"
+    assert with_store(database, lambda store: store.mark_listed(["1"])).stored["1"]["name"] == "a"
     database.books.update_one({}, {"$set": {"listed_at": time}})
     item = {name: strange[name] for name in ("id", "name", "published_at")}
     if not is_same:
@@ -428,7 +428,7 @@ def test_strange_times_are_no_error(database: Database, time: Any, is_same: bool
 def test_stored_text_that_is_not_utf_8_is_no_error(database: Database) -> None:
     raw = bson.encode({"id": "1", "name": "??"}).replace(b"??", b"\xff\xfe")
     database.books.insert_one(RawBSONDocument(raw))
-    seen = with_store(database, lambda store: store.see(["1"]))
+    seen = with_store(database, lambda store: store.mark_listed(["1"]))
     assert seen.stored["1"]["name"] != "a"
     assert write(database, Book("1", name="a")) == ["changed"]
     assert database.stored()["1"]["name"] == "a"
@@ -540,11 +540,11 @@ def test_a_book_that_another_unique_index_refuses_is_rejected_alone(database: Da
     assert stored == {"1": "a", "2": "B", "4": "d"}
 
 
-def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Database) -> None:
+def test_listed_books_are_marked_and_what_was_stored_before_is_told(database: Database) -> None:
     known = Book("1", name="a", authors=["b"], cover="c", score=7.5)
     write(database, known, Book("2"), Book("3"))
     age(database)
-    seen, refused = with_store(database, lambda store: store.see(["2", "1", "4"]))
+    seen, refused = with_store(database, lambda store: store.mark_listed(["2", "1", "4"]))
     assert (sorted(seen), refused) == (["1", "2"], {})
     assert {name: seen["1"][name] for name in BOOK.listed} == listed(known)
     assert (seen["1"]["crawled_at"], seen["1"]["listed_at"]) == (LONG_AGO, LONG_AGO)
@@ -554,9 +554,9 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
         "2": {"listed_at"},
         "3": set(),
     }
-    seen, _ = with_store(database, lambda store: store.see(["1"]))
+    seen, _ = with_store(database, lambda store: store.mark_listed(["1"]))
     assert seen["1"]["listed_at"] == stored["1"]["listed_at"]
-    assert with_store(database, lambda store: store.see([])) == ({}, {})
+    assert with_store(database, lambda store: store.mark_listed([])) == ({}, {})
 
 
 def listed(book: Book) -> dict[str, Any]:
@@ -580,7 +580,9 @@ def test_a_book_whose_listing_mongodb_refuses_costs_its_neighbours_nothing(
     database.books.database.command(
         "collMod", "books", validator={"name": {"$type": "string"}}, validationLevel="strict"
     )
-    seen, refused = with_store(database, lambda store: store.see(["5", "1", "6", "2", "9", "3"]))
+    seen, refused = with_store(
+        database, lambda store: store.mark_listed(["5", "1", "6", "2", "9", "3"])
+    )
     assert sorted(seen) == ["1", "2", "3", "5", "6"]
     assert sorted(refused) == ["5", "6"]
     assert "validation" in refused["5"]
@@ -594,7 +596,7 @@ def test_of_any_number_of_ids_the_stored_ones_are_told(database: Database) -> No
     ids = [str(number) for number in range(25_000)]
 
     async def ask(store: Store) -> tuple[Any, ...]:
-        await store.see(ids)
+        await store.mark_listed(ids)
         return await store.held(iter(ids)), await store.get(ids), await store.total()
 
     held, stored, total = with_store(database, ask)
@@ -634,7 +636,7 @@ def test_without_its_unique_index_nothing_is_written_before_it_is_there_again(
                 assert has_unique_index(database)
                 drop = (database.books.drop_indexes, database.books.drop)[number % 2]
                 drop()
-            assert (await one.see(["1"])).stored == {}
+            assert (await one.mark_listed(["1"])).stored == {}
             assert await other.held(["1", "2"]) == set()
 
     asyncio.run(main())
@@ -646,7 +648,7 @@ def has_unique_index(database: Database) -> bool:
 
 
 @pytest.mark.parametrize("lost", ["index", "collection"])
-@pytest.mark.parametrize("work", ["write", "see", "held"])
+@pytest.mark.parametrize("work", ["write", "mark_listed", "held"])
 def test_whatever_comes_first_makes_a_lost_index_again(
     database: Database, lost: str, work: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -90,8 +90,8 @@ class Store:
             await found.refuse_copies(self.items, self.schema)
         return False
 
-    async def see(self, keys: Iterable[Key]) -> Seen:
-        """Return what is stored of the listed items, then set their `listed_at` to now."""
+    async def mark_listed(self, keys: Iterable[Key]) -> Seen:
+        """Set `listed_at` of these listed items to now; return what was stored of them before."""
         names = (self.schema.key, *self.schema.listed, "crawled_at", "listed_at")
         seen = Seen(await self.get(keys, dict.fromkeys(names, 1)), {})
         for chunk in _chunks(seen.stored):

@@ -140,15 +140,10 @@ class Writer:
         """Find the one item for which MongoDB refused the message with all of them."""
         if len(updates) == 1:
             return Written(set(), 0, {0: Rejected("it is nested too deeply for MongoDB")})
-        upserted: set[int] = set()
-        refused: dict[int, Rejected] = {}
-        matched = 0
-        for index, update in enumerate(updates):
-            one = await self._bulk_write([update])
-            upserted.update(index for _ in one.upserted)
-            refused.update((index, why) for why in one.refused.values())
-            matched += one.matched
-        return Written(upserted, matched, refused)
+        each = [await self._bulk_write([update]) for update in updates]
+        upserted = {index for index, one in enumerate(each) if one.upserted}
+        refused = {index: one.refused[0] for index, one in enumerate(each) if one.refused}
+        return Written(upserted, sum(one.matched for one in each), refused)
 
 
 def _written(details: Mapping[str, Any], key: str) -> Written:
