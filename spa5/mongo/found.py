@@ -105,10 +105,7 @@ def _by_where_the_key_is(schema: Schema) -> dict[str, Any]:
     """Group documents by the field that holds what can be a key: "key", "_id" or "none"."""
     key = f"${schema.key}"
     in_own_id = {"$and": [{"$lte": [key, None]}, _can_be_key("$_id", schema)]}
-    cases = [
-        {"case": _can_be_key(key, schema), "then": "key"},
-        {"case": in_own_id, "then": "_id"},
-    ]
+    cases = [{"case": _can_be_key(key, schema), "then": "key"}, {"case": in_own_id, "then": "_id"}]
     where = {"$switch": {"branches": cases, "default": "none"}}
     first = {"$first": {"key": key, "_id": "$_id"}}
     return {"$group": {"_id": where, "count": {"$sum": 1}, "one": first}}
@@ -135,7 +132,7 @@ def _key_from_own_id(schema: Schema) -> str:
 
 
 def _can_be_key(field: str, schema: Schema) -> dict[str, Any]:
-    """An expression: true if the field is a key, or would be one as text or as a number."""
+    """Make an expression that is true if the field could be a key, as text or as a number."""
     text = {"$cond": [{"$eq": [{"$type": field}, "string"]}, field, ""]}
     is_text = {"$regexMatch": {"input": text, "regex": f"^{schema.kind.pattern}$"}}
     is_whole = {"$eq": [field, {"$trunc": field}]}
@@ -144,5 +141,5 @@ def _can_be_key(field: str, schema: Schema) -> dict[str, Any]:
 
 
 def _shell(items: Items) -> str:
-    """How mongosh calls the collection."""
+    """Return what mongosh calls the collection."""
     return f"db.{items.name}" if items.name.isidentifier() else f"db.getCollection('{items.name}')"

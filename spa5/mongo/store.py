@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
 
 class Store:
-    """The items, read by the unique index on their key alone: without it MongoDB refuses.
+    """Reads the items by the unique index on their key; without it MongoDB refuses to answer.
 
     Settings: those of `Connection`, and MONGO_RETRY_SECONDS, see `Retry`.
     """
