@@ -20,7 +20,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, OperationFailure
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.http import JsonResponse
 from scrapy.settings import Settings
@@ -29,6 +29,7 @@ from scrapy.utils.test import get_crawler
 from spa5.catalogue.fields import storable
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
+from spa5.mongo import found
 from spa5.mongo.connection import Connection, has_local_server
 from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.errors import StoreError
@@ -668,6 +669,26 @@ def test_whatever_comes_first_makes_a_lost_index_again(
     assert has_unique_index(database)
     (warning,) = caplog.records
     assert "has lost its unique index on id" in warning.getMessage()
+
+
+def test_until_a_lost_index_is_made_again_mongodb_refuses_each_write(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(store: Store) -> None:
+        make_unique_index = found.make_unique_index
+
+        async def meet_a_write(items: Any, schema: Any) -> str:
+            with pytest.raises(OperationFailure, match="hint"):
+                await items.update_one({"id": "7"}, {"$set": {}}, upsert=True, hint=store.index)
+            return await make_unique_index(items, schema)
+
+        monkeypatch.setattr(found, "make_unique_index", meet_a_write)
+        database.books.drop_indexes()
+        assert await store.held(["1"]) == {"1"}
+
+    write(database, Book("1"))
+    with_store(database, main)
+    assert has_unique_index(database)
 
 
 def test_copies_that_came_while_the_index_was_gone_are_named(database: Database) -> None:

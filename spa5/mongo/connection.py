@@ -114,10 +114,7 @@ class Connection:
         try:
             yield
         except PyMongoError as error:
-            raise self.explain(error) from None
-
-    def explain(self, error: PyMongoError) -> StoreError:
-        return StoreError(explain(error, self.place or "MONGO_URI", self._uri))
+            raise StoreError(explain(error, self.place or "MONGO_URI", self._uri)) from None
 
     async def _choose_uri(self, read_only: bool) -> str:
         if not await self.uses_embedded():

@@ -26,8 +26,8 @@ _MOST_PAUSE_SECONDS = 5.0
 class Retry:
     """Repeats reads and writes while MongoDB is away, each for `most_seconds` at the most.
 
-    After that, and where waiting does not help, it raises `StoreError`. Once one has waited in
-    vain, no other is tried.
+    After that it raises `StoreError`, and tries nothing any more. What waiting does not mend is
+    raised at once.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Retry:
                 error = again
 
     def _failed(self, error: PyMongoError, seconds: float) -> None:
-        """Note a failure; `StoreError` where waiting is over or does not help."""
+        """Note a failure; raise it where waiting does not help, `StoreError` where it is over."""
         if self._given_up:
             raise self._given_up
         if not is_passing(error):
-            raise self._connection.explain(error) from None
+            raise error
         where = f"MongoDB at {self._connection.place}"
         self._outage.failed(f"{where} is away ({reason(error)}): the crawl waits for it")
         if seconds >= self._outage.most_seconds:

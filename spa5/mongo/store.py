@@ -116,8 +116,12 @@ class Store:
         return await self.persist(self.items.count_documents, {})
 
     async def persist(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Return what `work` returns, though MongoDB is away or the index is gone meanwhile."""
-        return await self._retry.run(partial(self._on_index, partial(work, *args)))
+        """Return what `work` returns, though MongoDB is away or the index is gone for a while.
+
+        `StoreError` where waiting does not help.
+        """
+        with self.connection.explained():
+            return await self._retry.run(partial(self._on_index, partial(work, *args)))
 
     async def _on_index(self, work: Callable[[], Awaitable[T]]) -> T:
         for _ in range(_MOST_TRIES):
@@ -132,9 +136,8 @@ class Store:
         return await work()
 
     async def _make_index(self) -> None:
-        self.index = await found.unique_index(self.items, self.schema)
-        if self.index is None:
-            self.index = await found.make_unique_index(self.items, self.schema)
+        index = await found.unique_index(self.items, self.schema)
+        self.index = index or await found.make_unique_index(self.items, self.schema)
 
     async def _find(
         self, keys: list[Key], projection: dict[str, int] | None
