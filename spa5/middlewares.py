@@ -14,7 +14,7 @@ from spa5.catalogue.freshness import Freshness
 from spa5.catalogue.listing import DONE, Verdict
 from spa5.catalogue.spider import catalogue_of
 from spa5.engine import idle
-from spa5.mongo.connection import StoreError
+from spa5.mongo.errors import StoreError
 from spa5.mongo.judge import Judge
 from spa5.mongo.store import Seen
 from spa5.pipelines import MongoPipeline
@@ -115,7 +115,7 @@ class SkipStored(_ForCatalogues):
         if pipeline is None or not ids:
             return Seen({}, {})
         try:
-            return await pipeline.store.see(ids)
+            return await pipeline.store.mark_listed(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None

@@ -10,5 +10,6 @@ outcomes: what became of what was asked for.
 listing: the ids that the site listed, what became of each, and the verdict.
 drift: keeps a site that changed for everybody from emptying what is stored.
 gate: waits while the site as a whole is away.
-text: what is shown can't break a terminal, whatever the site sends.
+outage: what is said and counted while the site, or anything else, is away.
+text: what people are told can't break a terminal, whatever the site sends.
 """

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from spa5.catalogue.outage import Outage
+from spa5.catalogue.text import one_line
 from spa5.crew import beats, wire
 from spa5.crew.beats import Beats
 from spa5.crew.link import Learned, Link
-from spa5.crew.outage import Outage
 from spa5.crew.server import RedisUnavailable, explain, is_of_others
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from spa5.catalogue.item import Key
     from spa5.crew.mail import Mail
+
+
+_AWAY_SECONDS = 300.0  # the most that Redis is waited for
+_STEADY_SECONDS = 5.0  # so long Redis must work until a failure counts as a new outage
 
 
 class Crew:
@@ -32,7 +37,8 @@ class Crew:
     def __init__(self, link: Link, mail: Mail, is_busy: Callable[[], bool]):
         self.link = link
         self.mail = mail
-        self.outage = Outage(link.place, link.count)
+        count = link.count
+        self.outage = Outage("Redis", "redis", _AWAY_SECONDS, count, steady_seconds=_STEADY_SECONDS)
         self.beats = Beats(self)
         self._works = is_busy
         self.others = Learned()  # by the latest beat
@@ -148,8 +154,10 @@ class Crew:
     def _lose(self, error: RedisError) -> None:
         if is_of_others(error):
             raise RedisUnavailable(explain(self.link.place, error)) from None
-        self.outage.failed(error)
-        if self.outage.is_too_long:
+        said, place = one_line(str(error).partition(" script: ")[0]), self.link.place
+        self.outage.failed(f"Redis at {place} is away ({said}): this worker waits for it")
+        if self.outage.left <= 0:
+            self.outage.give_up()
             raise RedisUnavailable(
                 f"Redis at {self.link.place} stayed away: see to it, and crawl again"
             ) from None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from scrapy.utils.conf import closest_scrapy_cfg
 
+from spa5.mongo.errors import StoreError
+
 if sys.platform == "linux":
     import fcntl
 
@@ -23,8 +25,8 @@ OTHERWISE = "Choose another MONGO_DATA_DIR or set MONGO_URI."
 POLL_SECONDS = 0.05
 
 
-class MongodError(Exception):
-    """One line for people: what happened and what to do."""
+class MongodError(StoreError):
+    """The embedded server can't be used."""
 
 
 def data_dir(settings: BaseSettings) -> Path:
