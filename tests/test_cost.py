@@ -24,7 +24,8 @@ from spa5.mongo.store import Store
 from spa5.spiders.books import BooksSpider
 from tests.helpers.crawls import ROOT
 from tests.helpers.mongods import running_mongod
-from tests.standin.site import Catalogue, running_site
+from tests.standin.books import Books
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 def test_a_first_crawl_costs_a_query_a_page_and_an_upsert_a_batch(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
-    with running_site(books=250) as site:
+    with running_site(250) as site:
         before = commands(mongo)
         crawl = database.crawl(site.url)
         cost = spent(before, commands(mongo))
@@ -81,7 +82,7 @@ def test_a_first_crawl_costs_a_query_a_page_and_an_upsert_a_batch(
 def test_a_second_crawl_costs_a_query_and_an_update_a_page(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
-    with running_site(books=250) as site:
+    with running_site(250) as site:
         database.crawl(site.url)
         site.reset()
         before = commands(mongo)
@@ -95,7 +96,7 @@ def test_a_batch_that_waits_is_written_at_once(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
     """Of new books in one upsert; of stored ones in one query and one update."""
-    catalogue = Catalogue(300)
+    catalogue = Books(300)
     books = [vars(Book.from_api(catalogue.detail(one))) for one in catalogue.ids]
 
     async def write() -> list[dict[str, int]]:
@@ -122,7 +123,7 @@ def test_a_batch_that_waits_is_written_at_once(
 
 def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
     """Twisted's, with its TLS; that took a fifth of the time from start to first request."""
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         crawl = database.crawl(site.url, PYTHONPROFILEIMPORTTIME="1")
     assert crawl.exitcode == 0
     imported = {line.rpartition("|")[2].strip() for line in crawl.log.splitlines()}

@@ -30,13 +30,13 @@ BOOKKEEPING = {"_id", "first_crawled_at", "crawled_at", "changed_at", "listed_at
 
 @pytest.fixture(scope="module")
 def big_site() -> Iterator[Site]:
-    with running_site(books=9040) as site:
+    with running_site(9040) as site:
         yield site
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=230) as site:
+    with running_site(230) as site:
         yield site
 
 

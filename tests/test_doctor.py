@@ -45,7 +45,7 @@ LOCAL = ("Python", "packages", "reactor", "modules", "settings")
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=230) as site:
+    with running_site(230) as site:
         yield site
 
 

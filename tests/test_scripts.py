@@ -67,7 +67,7 @@ process.start()
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 

@@ -35,8 +35,9 @@ from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from tests.conftest import Database
 from tests.helpers.mongods import PASSWORD, old_server, replica_set
-from tests.standin.site import Catalogue, running_site
+from tests.standin.books import Books
 from tests.standin.site import RunningSite as Site
+from tests.standin.site import running_site
 from tests.test_crawl import as_stored
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 
@@ -375,7 +376,7 @@ def test_two_stores_at_once_agree_on_one_collection(database: Database) -> None:
 
 
 def test_documents_of_a_plain_script_become_right(database: Database) -> None:
-    catalogue = Catalogue(40)
+    catalogue = Books(40)
     details = {one: catalogue.detail(one) for one in catalogue.ids}
     database.books.insert_many([dict(detail) for detail in details.values()])
     books = [Book.from_api(detail) for detail in details.values()]

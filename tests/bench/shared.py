@@ -11,7 +11,7 @@ from spa5.crew import wire
 from spa5.crew.crew import Crew
 from spa5.crew.mail import Mail
 from spa5.items import Book
-from tests.standin.site import Catalogue
+from tests.standin.books import Books
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -25,7 +25,7 @@ class Shared:
     def __init__(self, redis: Redis, url: str, books: int) -> None:
         self.redis = redis
         self.url = url
-        catalogue = Catalogue(books)
+        catalogue = Books(books)
         self.requests = [self._request(catalogue.summary(one)) for one in catalogue.ids]
 
     def _request(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:

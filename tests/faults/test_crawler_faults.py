@@ -74,7 +74,7 @@ def database(server: Mongod) -> Iterator[Database]:
 @pytest.fixture
 def site() -> Iterator[Site]:
     """Slow enough to be met in mid-crawl."""
-    with running_site(books=BOOKS, latency=0.02) as site:
+    with running_site(BOOKS, latency=0.02) as site:
         yield site
 
 

@@ -116,7 +116,7 @@ def test_a_certificate_is_taken_from_a_trusted_signer_and_for_its_host_alone(
 
 
 def test_no_console_listens(database: Database) -> None:
-    with running_site(books=1) as site:
+    with running_site(1) as site:
         crawl = database.crawl(site.url)
     assert "listening" not in crawl.log
     assert "Telnet" not in crawl.log

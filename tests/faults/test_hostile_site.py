@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=30) as site:
+    with running_site(30) as site:
         yield site
 
 

@@ -73,7 +73,7 @@ def database(server: Mongod) -> Iterator[Database]:
 @pytest.fixture
 def site() -> Iterator[Site]:
     """Slow enough to be met in mid-crawl."""
-    with running_site(books=BOOKS, latency=0.02) as site:
+    with running_site(BOOKS, latency=0.02) as site:
         yield site
 
 
@@ -298,7 +298,7 @@ def test_a_server_that_does_not_come_back_ends_the_crawl(
 def test_while_mongodb_is_away_the_crawl_pauses_and_its_memory_is_bounded(
     server: Mongod, database: Database
 ) -> None:
-    with running_site(books=6000, latency=0.005, prerender=True) as site:
+    with running_site(6000, latency=0.005, prerender=True) as site:
         with crawling(site.url, CONCURRENT_REQUESTS="16", **database.environment) as running:
             with running.midway(site, 100), running.frozen():
                 server.pause()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=60) as site:
+    with running_site(60) as site:
         yield site
 
 
@@ -93,7 +93,7 @@ def test_an_answer_that_never_comes_is_asked_for_again(site: Site, database: Dat
 
 
 def test_with_a_third_of_all_answers_failing_every_book_is_stored(database: Database) -> None:
-    with running_site(books=230) as site:
+    with running_site(230) as site:
         site.control(faults={"kinds": [*KINDS, "shape"], "share": 0.3, "seed": 4})
         crawl = database.crawl(site.url, CONCURRENT_REQUESTS="16", MAX_SWEEPS="5")
         assert (crawl.exitcode, crawl.reason) == (0, "finished")
