@@ -16,7 +16,7 @@ from tests.standin.site import running_site
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 COMMANDS = ("find", "getMore", "insert", "update", "aggregate", "createIndexes")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 FIELDS = [field.name for field in fields(Book)]
 

@@ -14,7 +14,7 @@ from tests.helpers.terminal import scrapy_on_terminal
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.mark.parametrize("text", ["三体 🙂 …", "two\n\tlines", "I’ll be café", ""])

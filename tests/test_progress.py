@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 BOOKS = 230
 QUIET = ("-s", "LOG_LEVEL=CRITICAL")

@@ -33,12 +33,12 @@ from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.store import Store
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from tests.conftest import Database
+from tests.helpers.databases import Database
 from tests.helpers.mongods import PASSWORD, old_server, replica_set
+from tests.helpers.stored import as_stored
 from tests.standin.books import Books
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

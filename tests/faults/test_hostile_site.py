@@ -18,16 +18,16 @@ from spa5.catalogue.answers import Answers
 from spa5.items import Book, InvalidBook
 from spa5.mongo.documents import Document, Rejected, now
 from spa5.spiders.books import BooksSpider
+from tests.helpers.stored import assert_holds_catalogue, content
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue, content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pymongo import MongoClient
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture

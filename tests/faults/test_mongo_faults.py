@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from spa5.mongo.server import EmbeddedServer
 from tests.helpers.disk import fill, small_disk
+from tests.helpers.embedded import kill, servers, wait_for_end
 from tests.helpers.mongods import Mongod, replica_set, running_mongod
 from tests.helpers.proxy import running_proxy
 from tests.helpers.running import (
@@ -30,16 +31,15 @@ from tests.helpers.running import (
     database_at,
     embedded_database,
 )
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
-from tests.test_mongod import kill, servers, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import Database
     from tests.helpers.crawls import Ended
+    from tests.helpers.databases import Database
 
 WRITES = "insert update"
 BOOKS = 150

@@ -16,15 +16,15 @@ from scrapy.utils.test import get_crawler
 
 from spa5.catalogue.backoff import Backoff, retry_after
 from tests.helpers.running import crawling
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture

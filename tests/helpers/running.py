@@ -17,9 +17,9 @@ from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.conftest import Database
 from tests.helpers.crawls import Ended, scrapy
-from tests.test_crawl import as_stored, assert_holds_catalogue, content
+from tests.helpers.databases import Database
+from tests.helpers.stored import as_stored, assert_holds_catalogue, content
 
 if TYPE_CHECKING:
     import subprocess
