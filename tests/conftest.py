@@ -41,7 +41,7 @@ def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    with MongoClient(mongo_uri) as client:
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
         yield client
 
 

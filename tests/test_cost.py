@@ -48,7 +48,7 @@ def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    with MongoClient(mongo_uri) as client:
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
         yield client
 
 
@@ -145,19 +145,34 @@ def test_a_book_costs_no_more_calls_of_functions_than_it_did(
 
 def calls(books: int, database: Database, profile: Path) -> int:
     """How many functions a crawl of so many books calls."""
-    command = [sys.executable, "-m", "cProfile", "-o", profile, "-m", "scrapy", "crawl", "books"]
+    command = [
+        sys.executable,
+        "-m",
+        "cProfile",
+        "-o",
+        str(profile),
+        "-m",
+        "scrapy",
+        "crawl",
+        "books",
+    ]
     with running_site(books) as site:
         environment = os.environ | database.environment | {"SITE_URL": site.url}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
     database.books.drop()
-    return int(pstats.Stats(str(profile)).total_calls)
+    return int(vars(pstats.Stats(str(profile)))["total_calls"])
 
 
 def test_a_response_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the middleware that judges it; the spider finds it decoded."""
     calls = []
     loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda text: calls.append(text) or loads(text))
+
+    def counted(text: str) -> Any:
+        calls.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(json, "loads", counted)
     response = JsonResponse("http://x/api/book/1/", body=b'{"id": "1"}')
     answers = Answers(BooksSpider())
     assert answers.flaw(response, {"key": "1"}) is None

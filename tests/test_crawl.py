@@ -266,7 +266,8 @@ def test_what_is_wrong_in_one_book_leaves_its_neighbours_alone(
 def test_listed_entries_without_a_usable_id_are_counted_and_not_asked_for(
     site: Site, database: Database
 ) -> None:
-    bad = [None, 5, [], {}, *({"id": one} for one in (None, {"$gt": ""}, "../../admin", "1?x=2"))]
+    bad: list[Any] = [None, 5, [], {}]
+    bad += ({"id": one} for one in (None, {"$gt": ""}, "../../admin", "1?x=2"))
     page = {"count": 9, "results": [*bad, {"id": int(site.catalogue.ids[0])}]}
     site.control(override={"/api/book/": {"body": json.dumps(page)}})
     crawl = database.crawl(site.url)

@@ -420,7 +420,7 @@ def test_where_no_books_are_yet_no_server_is_started(site: Site, directory: Path
 
 
 def test_where_books_are_the_server_is_started_and_stopped(site: Site, directory: Path) -> None:
-    async def use() -> tuple[dict[str, Line], bool]:
+    async def use() -> dict[str, Line]:
         server = EmbeddedServer(directory)
         await server.start()
         await server.stop()

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pymongo
 import pytest
+from pymongo import MongoClient
 from scrapy.settings import Settings
 
 from spa5.mongo import server
@@ -107,7 +107,7 @@ def test_data_are_kept_between_runs(directory: Path) -> None:
     async def insert() -> int:
         server = EmbeddedServer(directory)
         await server.start()
-        with pymongo.MongoClient(server.uri) as client:
+        with MongoClient[dict[str, Any]](server.uri) as client:
             client.books.books.insert_one({})
             count = client.books.books.count_documents({})
         await server.stop()
@@ -195,7 +195,7 @@ def test_a_killed_server_leaves_its_data_and_nothing_in_the_way(directory: Path)
     async def crash() -> None:
         server = EmbeddedServer(directory)
         await server.start()
-        with pymongo.MongoClient(server.uri, journal=True) as client:
+        with MongoClient[dict[str, Any]](server.uri, journal=True) as client:
             client.books.books.insert_one({"_id": 1})
         (pid,) = servers(directory)
         kill(pid)
@@ -204,7 +204,7 @@ def test_a_killed_server_leaves_its_data_and_nothing_in_the_way(directory: Path)
     async def recover() -> None:
         server = EmbeddedServer(directory)
         await server.start()
-        with pymongo.MongoClient(server.uri) as client:
+        with MongoClient[dict[str, Any]](server.uri) as client:
             assert client.books.books.find_one() == {"_id": 1}
         await server.stop()
 
@@ -246,7 +246,7 @@ def test_ctrl_c_does_not_reach_a_server_that_is_starting(directory: Path, tmp_pa
 @contextmanager
 def crawl_that_waits_for_the_site(directory: Path) -> Iterator[Terminal]:
     """A real crawl on a terminal; its server runs, and its one request gets no answer."""
-    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
+    embedded: dict[str, Any] = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
     with running_site(1) as site:
         site.control(hold={"paths": "/book/"})
         arguments = ["crawl", "books", "-a", f"ids={site.catalogue.ids[0]}"]
@@ -469,7 +469,8 @@ def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.Monk
     async def use() -> None:
         server = EmbeddedServer(directory)
         await server.start()
-        os.kill(*servers(directory), signal.SIGSTOP)
+        (pid,) = servers(directory)
+        os.kill(pid, signal.SIGSTOP)
         assert await server.stop()
         assert servers(directory) == []
 

@@ -41,9 +41,10 @@ from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
+    from spa5.catalogue.item import Key
     from tests.helpers.crawls import Ended
 
 TIMES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at")
@@ -698,7 +699,7 @@ async def write_late(
     """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
     get = store.get
 
-    async def get_and_delete(ids: Any) -> dict[str, dict[str, Any]]:
+    async def get_and_delete(ids: Iterable[Key]) -> dict[Key, dict[str, Any]]:
         store.get = get  # type: ignore[method-assign]
         stored = await get(ids)
         database.books.delete_one({"id": deleted})

@@ -64,9 +64,10 @@ class Shared:
         return self._bytes("asked")
 
     def _bytes(self, key: str) -> float:
-        held = self.redis.memory_usage(key, samples=0) / len(self.requests)
+        held = self.redis.memory_usage(key, samples=0)
         self.redis.delete(key)
-        return float(held)
+        assert held
+        return held / len(self.requests)
 
 
 def _ignore(stat: str, by: Any) -> None:

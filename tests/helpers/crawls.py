@@ -18,6 +18,8 @@ from spa5.engine import Stats
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scrapy import Spider
+
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SECONDS = 300  # then a command hangs; on a busy machine 9,040 books take more than a minute
 
@@ -25,8 +27,8 @@ MOST_SECONDS = 300  # then a command hangs; on a busy machine 9,040 books take m
 class JsonStats(Stats):
     """Writes a crawl's stats to the file that TEST_STATS_FILE names, with its peak memory."""
 
-    def close_spider(self, spider: Any = None, *, reason: str) -> None:
-        super().close_spider(spider, reason=reason)
+    def close_spider(self, spider: Spider | None = None, reason: str | None = None) -> None:
+        super().close_spider(spider, reason)
         memory = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         self._stats["peak_memory_bytes"] = int(memory[1]) * 1024 if memory else None
         Path(os.environ["TEST_STATS_FILE"]).write_text(json.dumps(self._stats, default=str))

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pymongo
+from pymongo import MongoClient
 
 from tests.helpers.crawls import ROOT
 
@@ -40,8 +40,8 @@ asyncio.run(main())
 
 
 def ping(uri: str) -> bool:
-    with pymongo.MongoClient(uri) as client:
-        return client.admin.command("ping")["ok"] == 1.0
+    with MongoClient[dict[str, Any]](uri) as client:
+        return bool(client.admin.command("ping")["ok"])
 
 
 def servers(directory: Path) -> list[int]:
