@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.crawls import _OWN, ROOT
+from tests.helpers.crawls import OWN, ROOT
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
 
@@ -72,7 +72,7 @@ def site() -> Iterator[Site]:
 
 
 def python(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=ROOT,

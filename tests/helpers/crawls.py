@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scrapy import Spider
 
 ROOT = Path(__file__).resolve().parents[2]
+STATS = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")  # for `Ended`
 MOST_SECONDS = 300  # then a command hangs; on a busy machine 9,040 books take more than a minute
 
 
@@ -54,7 +55,7 @@ class Ended:
 @contextmanager
 def scrapy(*args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A running `scrapy` command; it is killed at the end if it still runs."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "scrapy", *args],
         cwd=ROOT,
@@ -90,7 +91,7 @@ def ended(process: subprocess.Popen[str], stats_file: Path) -> Ended:
 
 
 # What would reach a crawl from the environment of whoever runs the tests.
-_OWN = {
+OWN = {
     *("SITE_URL", "CONCURRENT_REQUESTS", "MONGO_URI", "MONGO_DATABASE", "MONGO_COLLECTION"),
     *(
         "MONGO_DATA_DIR",

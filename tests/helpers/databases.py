@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.helpers.crawls import Ended, run
+from tests.helpers.crawls import STATS, Ended, run
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -25,9 +25,8 @@ class Database:
 
     def crawl(self, site: str, *args: str, **environment: str) -> Ended:
         """Run `scrapy crawl books` against `site` into this database."""
-        stats = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")
         settings = self.environment | {"SITE_URL": site} | environment
-        return run("crawl", "books", *stats, *args, **settings)
+        return run("crawl", "books", *STATS, *args, **settings)
 
     def stored(self) -> dict[str, dict[str, Any]]:
         """The stored books by id."""

@@ -60,6 +60,33 @@ def as_stored(detail: dict[str, Any]) -> dict[str, Any]:
     return known | ({"extra": extra} if extra else {})
 
 
+def movie_as_stored(detail: dict[str, Any]) -> dict[str, Any]:
+    def people(name: str, *members: str) -> list[dict[str, str | None]]:
+        return [{one: fold(person[one]) for one in members} for person in detail[name]]
+
+    date = detail["published_at"]
+    return {
+        "id": detail["id"],
+        **{name: fold(detail[name]) for name in ("name", "alias", "cover")},
+        **{name: detail[name] for name in ("categories", "regions", "minute", "score", "photos")},
+        "published_at": moment(f"{date}T00:00:00Z" if date else None),
+        "rank": detail.get("rank"),
+        "drama": trimmed(detail["drama"]),
+        "directors": people("directors", "name", "image"),
+        "actors": people("actors", "name", "role", "image"),
+        "updated_at": moment(detail.get("updated_at")),
+    }
+
+
+def product_as_stored(detail: dict[str, Any]) -> dict[str, Any]:
+    return detail | {
+        "title": fold(detail["title"]),
+        "description": trimmed(detail["description"]),
+        "offers": [one | {"shop": fold(one["shop"])} for one in detail["offers"]],
+        "added": datetime.fromisoformat(detail["added"]).astimezone(timezone.utc),
+    }
+
+
 def content(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in BOOKKEEPING}
 

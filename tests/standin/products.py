@@ -23,7 +23,9 @@ class Products(Catalogue):
     page_size = 20
 
     def make_keys(self, items: int, rng: Random) -> list[str]:
-        return [f"{rng.choice(KINDS)}-{rng.choice(COLOURS)}-{n:04}" for n in range(items)]
+        """One of them is of digits alone, and yet text."""
+        keys = [f"{rng.choice(KINDS)}-{rng.choice(COLOURS)}-{n:04}" for n in range(1, items)]
+        return ["100200", *keys]
 
     def new_key(self, number: int) -> str:
         return f"new-{number}"
