@@ -76,7 +76,7 @@ def test_a_first_crawl_stores_every_item_and_says_so(world: World, tmp_path: Pat
     names = ("catalogue/expected", "catalogue/listed", "mongo/inserted", "item_scraped_count")
     assert [crawl.stats[name] for name in names] == [ITEMS] * 4
     nouns = f"{world.kind.noun}s"
-    assert f"{nouns.capitalize()} go to {world.uri}".replace("mongodb://", "")[:10] in crawl.log
+    assert f"{nouns.capitalize()} go to " in crawl.log
     assert f"{nouns.capitalize()}: {ITEMS} listed, {ITEMS} new, 0 changed" in crawl.log
     assert re.search(rf"Finished after .* {nouns} a second, .*\b{nouns}\.{nouns}\n", crawl.log)
     rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
