@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from spa5.catalogue.item import Key
+
 MOST_SECONDS = 120  # then a test hangs
 BOOK = schema_of(Book)
 SCOPE, OTHER_SCOPE = "0" * 16, "1" * 16
@@ -79,7 +81,7 @@ class Worker:
             self.beaten.clear()
             await self.beaten.wait()
 
-    async def take(self, most: int = 100) -> list[str]:
+    async def take(self, most: int = 100) -> list[Key]:
         """The ids that it gets."""
         self.crew.want(most)
         await self.crew.beats.next()
@@ -496,7 +498,7 @@ def test_scores_that_no_worker_sets_hinder_nobody(server: RedisServer, redis: Re
 def test_a_beat_that_fails_for_any_reason_ends_the_worker(
     server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def break_down(*outcome: str) -> None:
+    def break_down(*outcome: Any) -> None:
         raise KeyError(outcome)
 
     async def scenario() -> None:

@@ -38,16 +38,18 @@ from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from tests.conftest import Database
+from tests.helpers.databases import Database
 from tests.helpers.mongods import PASSWORD, old_server, replica_set
-from tests.standin.site import Catalogue, running_site
+from tests.helpers.stored import as_stored
+from tests.standin.books import Books
 from tests.standin.site import RunningSite as Site
-from tests.test_crawl import as_stored
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
+    from spa5.catalogue.item import Key
     from tests.helpers.crawls import Ended
 
 TIMES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at")
@@ -57,7 +59,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 
@@ -380,7 +382,7 @@ def test_two_stores_at_once_agree_on_one_collection(database: Database) -> None:
 
 
 def test_documents_of_a_plain_script_become_right(database: Database) -> None:
-    catalogue = Catalogue(40)
+    catalogue = Books(40)
     details = {one: catalogue.detail(one) for one in catalogue.ids}
     database.books.insert_many([dict(detail) for detail in details.values()])
     books = [Book.from_api(detail) for detail in details.values()]
@@ -726,7 +728,7 @@ async def write_late(
     """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
     get = store.get
 
-    async def get_and_delete(ids: Any) -> dict[str, dict[str, Any]]:
+    async def get_and_delete(ids: Iterable[Key]) -> dict[Key, dict[str, Any]]:
         store.get = get  # type: ignore[method-assign]
         stored = await get(ids)
         database.books.delete_one({"id": deleted})

@@ -12,7 +12,7 @@ from spa5.crew.crew import Crew
 from spa5.crew.link import Link
 from spa5.crew.mail import Mail
 from spa5.items import Book
-from tests.standin.site import Catalogue
+from tests.standin.books import Books
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -26,7 +26,7 @@ class Shared:
     def __init__(self, redis: Redis, url: str, books: int) -> None:
         self.redis = redis
         self.url = url
-        catalogue = Catalogue(books)
+        catalogue = Books(books)
         self.requests = [self._request(catalogue.summary(one)) for one in catalogue.ids]
 
     def _request(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -65,9 +65,10 @@ class Shared:
         return self._bytes("asked")
 
     def _bytes(self, key: str) -> float:
-        held = self.redis.memory_usage(key, samples=0) / len(self.requests)
+        held = self.redis.memory_usage(key, samples=0)
         self.redis.delete(key)
-        return float(held)
+        assert held
+        return held / len(self.requests)
 
 
 def _ignore(stat: str, by: Any) -> None:
