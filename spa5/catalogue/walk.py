@@ -21,6 +21,11 @@ class Page(NamedTuple):
     offset: int
     limit: int
 
+    @property
+    def number(self) -> int:
+        """The page's number, for an API that counts its pages from 1."""
+        return self.offset // self.limit + 1
+
 
 class Walk:
     """One walk through the index pages, from offset 0 to the end.
