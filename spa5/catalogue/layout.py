@@ -13,6 +13,7 @@ from w3lib.url import safe_url_string
 
 from spa5.catalogue.item import DIGITS, Item, KeyKind
 from spa5.catalogue.text import brief
+from spa5.catalogue.walk import Page
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -65,6 +66,10 @@ class Layout:
         if not is_usable:
             raise UsageError(f"{brief(url)}: use an index's URL, https://example.com/api/things/")
         return cls(f"{parts.scheme}://{parts.netloc}", parts.path or "/", query)
+
+    def index_url(self, offset: int, limit: int) -> str:
+        paging = self.paging.format(page=Page(offset, limit))
+        return f"{self.site}{self.path}?{self.query}{paging}"
 
     @property
     def url(self) -> str:

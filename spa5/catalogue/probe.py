@@ -6,19 +6,18 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from scrapy import Request, Spider
+from scrapy.exceptions import UsageError
+from scrapy.http.request import NO_CALLBACK
+
+from spa5.catalogue.answers import reason
 from spa5.catalogue.item import CODE, DIGITS, INTEGER, KeyKind
 from spa5.catalogue.layout import Layout, is_field_name
-from spa5.catalogue.walk import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-    from typing import TypeAlias
-
-    from scrapy.http import Response
+    from collections.abc import AsyncIterator, Iterator
 
     from spa5.catalogue.layout import Object, Way
-
-    Ask: TypeAlias = Callable[[str, bool], Awaitable[Response]]  # URL, and: follow redirects?
 
 MOST_REQUESTS = 6
 _SIZE = 3  # entries a page
@@ -36,111 +35,116 @@ _MEMBER_NAME = re.compile("[A-Za-z0-9_@.:-]{1,30}")
 _COUNT_NAME = re.compile("(?!.*page).*(count|total|found)", re.IGNORECASE)
 
 
-class Unclear(ValueError):
+class Unclear(UsageError):
     """The API can't be asked, or its answer can't be made out; the text says why."""
 
 
-class Probe:
-    """Looks at the index behind a URL, and at a detail or two, in few requests."""
+class Probe(Spider):
+    """Looks at the index behind `url`, and at a detail or two, in few requests.
 
-    def __init__(self, ask: Ask, url: str):
-        self._ask = ask
+    It makes them through Scrapy's downloader, as the settings say, and yields nothing: `layout` is
+    what it found, None where it was interrupted.
+    """
+
+    name = "probe"
+    url: str
+    layout: Layout | None = None
+
+    async def start(self) -> AsyncIterator[Request]:
         self._left = MOST_REQUESTS
-        self.layout = Layout.at(url)
-
-    async def look(self) -> Layout:
+        layout = Layout.at(self.url)
         try:
-            await self._find_entries()
-            await self._find_paging()
-            await self._find_detail()
-        except Unclear as error:
-            self.layout.trouble = str(error)
+            await self._find_entries(layout)
+            await self._find_paging(layout)
+            await self._find_detail(layout)
+        except UsageError as error:
+            layout.trouble = str(error)
         except RecursionError:
-            self.layout.trouble = f"{_shown(self.layout.url)} is nested too deeply"
-        return self.layout
+            layout.trouble = f"{_shown(self.url)} is nested too deeply"
+        self.layout = layout
+        return
+        yield Request(self.url)  # Scrapy expects a generator
 
-    async def _find_entries(self) -> None:
+    async def _find_entries(self, layout: Layout) -> None:
         """Ask for the first page; find its entries and the count."""
-        data, url = await self._object(self._index_url(Layout.paging, Page(0, _SIZE)), follow=True)
-        self.layout.site, self.layout.path = Layout.at(url).site, Layout.at(url).path
+        data, url = await self._object(layout.index_url(0, _SIZE))
+        layout.site, layout.path = Layout.at(url).site, Layout.at(url).path
         members = list(_members(data))
         lists = [(way, value) for way, value in members if _is_list_of_objects(value)]
         if not lists:
             raise Unclear(f"{_shown(url)} lists no objects")
-        self.layout.entries, entries = lists[0]
-        self.layout.listed = entries
+        layout.entries, entries = lists[0]
+        layout.listed = entries
         counts = [
             (value == len(entries), way)  # that may be the page's own
             for way, value in members
             if type(value) is int and value >= len(entries) and _COUNT_NAME.match(way[-1])
         ]
-        self.layout.count = min(counts, key=lambda one: one[0], default=(True, ()))[1]
+        layout.count = min(counts, key=lambda one: one[0], default=(True, ()))[1]
 
-    async def _find_paging(self) -> None:
+    async def _find_paging(self, layout: Layout) -> None:
         """Ask for the second page in the common ways, until it differs from the first one."""
-        first = self.layout.listed
+        first = layout.listed
         if len(first) < _SIZE:  # there is no second one to tell by
             return
         fixed = ""
         for paging in _BY_LIMIT if len(first) == _SIZE else _BY_NUMBER:
-            entries = await self._second(paging)
+            layout.paging = paging
+            entries = await self._second(layout)
             if entries is None or any(entry in first[:_SIZE] for entry in entries):
                 continue
-            self.layout.listed = first + [entry for entry in entries if entry not in first]
-            self.layout.paging = paging
+            layout.listed = first + [entry for entry in entries if entry not in first]
             if len(entries) <= _SIZE:
                 return
             fixed = "page={page.number}"  # the site chooses how many entries a page has
-        if not fixed:
-            raise Unclear(f"{_shown(self.layout.url)} is paged in an unknown way")
-        self.layout.paging = fixed
+        layout.paging = fixed or Layout.paging
+        layout.trouble = "" if fixed else f"{_shown(layout.url)} is paged in an unknown way"
 
-    async def _second(self, paging: str) -> list[Object] | None:
+    async def _second(self, layout: Layout) -> list[Object] | None:
         """The entries of the second page; None where there is no such page."""
         try:
-            data, _ = await self._object(self._index_url(paging, Page(_SIZE, _SIZE)))
-            for name in self.layout.entries:
+            data, _ = await self._object(layout.index_url(_SIZE, _SIZE))
+            for name in layout.entries:
                 data = data[name]
         except (Unclear, KeyError, TypeError):
             return None
         return data if data == [] or _is_list_of_objects(data) else None
 
-    async def _find_detail(self) -> None:
+    async def _find_detail(self, layout: Layout) -> None:
         """Find the key, and where the detail of an entry is."""
-        layout = self.layout
         base = layout.path.rstrip("/") and "{self.path}" + "/" * (not layout.path.endswith("/"))
         ways = [f"{base}{{key}}/", f"{base}{{key}}"]
         for name, kind in _keys(layout.listed):
             for way in ways if layout.path.endswith("/") else reversed(ways):
                 layout.key, layout.kind, layout.detail = name, kind, way
-                if await self._add_detail(layout.listed[0]):
+                if await self._add_detail(layout, layout.listed[0]):
                     if len(layout.listed) > 1 and self._left:
-                        await self._add_detail(layout.listed[-1])
+                        await self._add_detail(layout, layout.listed[-1])
                     return
         raise Unclear(f"no detail is found below {_shown(layout.url)}")
 
-    async def _add_detail(self, entry: Object) -> bool:
+    async def _add_detail(self, layout: Layout, entry: Object) -> bool:
         """Ask for the detail of an entry; keep it, and return True, if the answer is one."""
-        key = entry[self.layout.key]
-        path = self.layout.detail.format(self=self.layout, key=key)
+        key = entry[layout.key]
+        path = layout.detail.format(self=layout, key=key)
         try:
-            data, _ = await self._object(f"{self.layout.site}{path}")
+            data, _ = await self._object(f"{layout.site}{path}", dont_redirect=True)
         except Unclear:
             return False
-        if is_detail := bool(data.get(self.layout.key) == key):
-            self.layout.details.append((entry, data))
+        if is_detail := bool(data.get(layout.key) == key):
+            layout.details.append((entry, data))
         return is_detail
 
-    def _index_url(self, paging: str, page: Page) -> str:
-        layout = self.layout
-        return f"{layout.site}{layout.path}?{layout.query}{paging.format(page=page)}"
-
-    async def _object(self, url: str, *, follow: bool = False) -> tuple[Any, str]:
+    async def _object(self, url: str, **meta: bool) -> tuple[Any, str]:
         """The JSON object at a URL, and the URL at which it was in the end."""
         if not self._left:
             raise Unclear(f"{MOST_REQUESTS} requests do not tell how {_shown(url)} is laid out")
         self._left -= 1
-        response = await self._ask(url, follow)
+        try:
+            request = Request(url, NO_CALLBACK, meta=meta)
+            response = await self.crawler.engine.download_async(request)
+        except Exception as error:
+            raise Unclear(f"{_shown(url)} can't be asked ({reason(error)})") from None
         if response.status != 200:
             raise Unclear(f"{_shown(url)} answers with status {response.status}")
         try:

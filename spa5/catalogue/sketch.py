@@ -6,6 +6,7 @@ Only checked names and quoted texts of the API get into it: no answer can become
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -37,9 +38,8 @@ def sketch(layout: Layout, name: str, spider: str) -> dict[str, str]:
     """The variables of the template. What the probe has not found is marked for a person."""
     item = spider.removesuffix("Spider").removesuffix("s")
     item += "Entry" if item in _IMPORTED else ""
-    mark = _FILL_IN if layout.trouble else ""
-    fields = "\n".join(_fields(layout, mark))
-    hooks = _hooks(layout, mark)
+    fields = "\n".join(_fields(layout))
+    hooks = _hooks(layout)
     imports = _imports(fields, hooks)
     return {
         "nouns": name,
@@ -57,24 +57,23 @@ def sketch(layout: Layout, name: str, spider: str) -> dict[str, str]:
     }
 
 
-def _fields(layout: Layout, mark: str) -> Iterator[str]:
+def _fields(layout: Layout) -> Iterator[str]:
     kind = {INTEGER: "INTEGER", CODE: "CODE"}.get(layout.kind, "")
+    mark = "" if layout.details else f"{_FILL_IN}: the key; its kind is DIGITS, INTEGER or CODE"
     yield f"    {layout.key}: {layout.kind.type.__name__} = key({kind}){mark}"
     samples = [detail for _, detail in layout.details] or layout.listed
     if not samples:
-        yield f"    name: str | None = line(listed=True){mark}"
+        yield f"    name: str | None = line(listed=True){_FILL_IN}: the fields, see spa5/items.py"
     left_out = []
     for name in dict.fromkeys(name for sample in samples for name in sample):
         seen = [one.get(name) for one in samples]
         cleaner = _cleaner(seen + [one.get(name) for one in layout.listed]) or _cleaner(seen)
-        if name == layout.key:
-            continue
-        if not cleaner or not is_field_name(name):
+        if cleaner and is_field_name(name) and name != layout.key:
+            arguments = ["listed=True"] * _is_listed(name, layout) + list(cleaner[1:])
+            yield _wrapped(f"    {name}: {_TYPES[cleaner[0]]} = {cleaner[0]}", arguments)
+        elif name != layout.key and PLAIN_NAME.fullmatch(name):
             left_out.append(name)
-            continue
-        arguments = ["listed=True"] * _is_listed(name, layout) + list(cleaner[1:])
-        yield _wrapped(f"    {name}: {_TYPES[cleaner[0]]} = {cleaner[0]}", arguments)
-    if names := ", ".join(name for name in left_out if PLAIN_NAME.fullmatch(name)):
+    if names := ", ".join(left_out):
         yield f"    # `extra` keeps what has no cleaner here: {names}"[:_WIDTH]
 
 
@@ -105,8 +104,11 @@ def _list_cleaner(members: list[Any]) -> tuple[str, ...]:
         return ()
     cleaners = {}
     for name in dict.fromkeys(name for member in members for name in member):
-        cleaner = _cleaner(member.get(name) for member in members)
-        if not is_field_name(name) or not cleaner or cleaner[0] in ("lines", "objects"):
+        values = [member.get(name) for member in members]
+        is_flat = not any(isinstance(value, list) for value in values)
+        is_member = PLAIN_NAME.fullmatch(name) and not keyword.iskeyword(name) and name != "listed"
+        cleaner = _cleaner(values) if is_flat and is_member else ()
+        if not cleaner:
             return ()
         cleaners[name] = cleaner[0]
     return "objects", *(f"{name}=clean_{cleaner}" for name, cleaner in cleaners.items())
@@ -129,8 +131,9 @@ def _is_moment(text: str) -> bool:
         return False
 
 
-def _hooks(layout: Layout, mark: str) -> str:
+def _hooks(layout: Layout) -> str:
     """The hooks that differ from CatalogueSpider's; all of them where they are to be filled in."""
+    mark = _FILL_IN if layout.trouble else ""
     default = _answers(Layout("", ""))
     return "".join(
         f"\n    def {hook}:\n        return {answer}{mark}\n"
@@ -141,7 +144,7 @@ def _hooks(layout: Layout, mark: str) -> str:
 
 def _answers(layout: Layout) -> dict[str, str]:
     index = f'f"{{self.site}}{{self.path}}?{layout.query}{layout.paging}"'
-    if len(index) > _WIDTH - 25:
+    if len(f"        return {index}") > _WIDTH:
         index = index.replace(layout.query, f'{layout.query}"\n            f"')
         index = f"(\n            {index}\n        )"
     count = "".join(f"[{json.dumps(name)}]" for name in layout.count)

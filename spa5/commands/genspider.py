@@ -8,51 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import scrapy
-from scrapy import Request, Spider
 from scrapy.commands import genspider
 from scrapy.crawler import AsyncCrawlerProcess
 from scrapy.exceptions import UsageError
-from scrapy.http.request import NO_CALLBACK
 
 import spa5
-from spa5.catalogue.answers import reason
 from spa5.catalogue.layout import Layout
-from spa5.catalogue.probe import Probe, Unclear
+from spa5.catalogue.probe import Probe
 from spa5.catalogue.sketch import sketch
 from spa5.catalogue.text import brief, plain
 from spa5.commands import only_look, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator
-
-    from scrapy.http import Response
 
 _OWN = "catalogue"
 _SCRAPYS = Path(scrapy.__path__[0], "templates", "spiders")
-_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]{0,37}")  # MongoDB has a database of this name
-
-
-class Look(Spider):
-    """Asks an API how its catalogue is laid out, through Scrapy's downloader."""
-
-    name = "genspider"
-    url: str
-    layout: Layout | None = None
-
-    async def start(self) -> AsyncIterator[Request]:
-        self.layout = await Probe(self._ask, self.url).look()
-        requests: tuple[Request, ...] = ()  # the probe has sent its own
-        for request in requests:
-            yield request
-
-    async def _ask(self, url: str, follow: bool) -> Response:
-        try:
-            return await self.crawler.engine.download_async(
-                Request(url, NO_CALLBACK, meta={"dont_redirect": not follow})
-            )
-        except Exception as error:
-            raise Unclear(f"{url.partition('?')[0]} can't be asked ({reason(error)})") from None
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,37}")  # MongoDB has a database of this name
 
 
 class Command(genspider.Command):
@@ -95,11 +67,11 @@ class Command(genspider.Command):
         only_look(self.settings)
         self.settings.set("RETRY_ENABLED", False, priority="cmdline")
         process = AsyncCrawlerProcess(self.settings)
-        crawler = process.create_crawler(Look)
+        crawler = process.create_crawler(Probe)
         run_crawl(process, crawler, url=url)
-        if not isinstance(crawler.spider, Look) or not crawler.spider.layout:
-            raise UsageError("it was interrupted, and has written nothing")
-        return crawler.spider.layout
+        if isinstance(crawler.spider, Probe) and crawler.spider.layout:
+            return crawler.spider.layout
+        raise UsageError("it was interrupted, and has written nothing")
 
     def _find_template(self, template: str) -> Path | None:
         theirs = _SCRAPYS / f"{template}.tmpl"
@@ -114,4 +86,4 @@ class Command(genspider.Command):
 def _checked(name: str) -> str:
     if _NAME.fullmatch(name):
         return name
-    raise UsageError(f"{brief(name)}: name the spider with up to 38 letters, digits, _ and -")
+    raise UsageError(f"{brief(name)}: name the spider with up to 38 letters, digits and _")
