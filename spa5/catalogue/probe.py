@@ -58,7 +58,7 @@ class Probe(Spider):
             await self._find_paging(layout)
             await self._find_detail(layout)
         except UsageError as error:
-            layout.trouble = str(error)
+            layout.trouble = layout.trouble or str(error)
         except RecursionError:
             layout.trouble = f"{_shown(self.url)} is nested too deeply"
         self.layout = layout

@@ -31,7 +31,6 @@ _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?")
 _DECIMAL = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
 _LONG_TEXT = 100  # characters
 _WIDTH = 100  # of a line of code
-_FILL_IN = "  # fill in"
 
 
 def sketch(layout: Layout, name: str, spider: str) -> dict[str, str]:
@@ -59,11 +58,11 @@ def sketch(layout: Layout, name: str, spider: str) -> dict[str, str]:
 
 def _fields(layout: Layout) -> Iterator[str]:
     kind = {INTEGER: "INTEGER", CODE: "CODE"}.get(layout.kind, "")
-    mark = "" if layout.details else f"{_FILL_IN}: the key; its kind is DIGITS, INTEGER or CODE"
+    mark = "" if layout.details else "  # fill in: the key and its kind"
     yield f"    {layout.key}: {layout.kind.type.__name__} = key({kind}){mark}"
     samples = [detail for _, detail in layout.details] or layout.listed
     if not samples:
-        yield f"    name: str | None = line(listed=True){_FILL_IN}: the fields, see spa5/items.py"
+        yield "    name: str | None = line(listed=True)  # fill in: the fields, see spa5/items.py"
     left_out = []
     for name in dict.fromkeys(name for sample in samples for name in sample):
         seen = [one.get(name) for one in samples]
@@ -133,10 +132,10 @@ def _is_moment(text: str) -> bool:
 
 def _hooks(layout: Layout) -> str:
     """The hooks that differ from CatalogueSpider's; all of them where they are to be filled in."""
-    mark = _FILL_IN if layout.trouble else ""
+    mark = "        # fill in\n" if layout.trouble else ""
     default = _answers(Layout("", ""))
     return "".join(
-        f"\n    def {hook}:\n        return {answer}{mark}\n"
+        f"\n    def {hook}:\n{mark}        return {answer}\n"
         for hook, answer in _answers(layout).items()
         if mark or answer != default[hook]
     )
