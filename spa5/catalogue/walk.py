@@ -23,7 +23,9 @@ class Page(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The page's number, for an API that counts its pages from 1."""
+        """The page's number, from 1 on; ValueError where no page of this size begins there."""
+        if self.offset % self.limit:
+            raise ValueError(f"no page of {self.limit} begins at {self.offset}")
         return self.offset // self.limit + 1
 
 
