@@ -153,7 +153,9 @@ def _answers(layout: Layout) -> dict[str, str]:
         "entries(self, data: Any) -> Any": "".join(
             ["data", *(f"[{json.dumps(name)}]" for name in layout.entries)]
         ),
-        "count(self, data: Any) -> Any": f"data{count}" if count else "None  # it does not tell",
+        "count(self, data: Any) -> Any": f"data{count}"
+        if count
+        else "None  # the API does not tell",
     }
 
 
