@@ -368,5 +368,5 @@ def test_scrapys_own_templates_go_on_working(project: Project) -> None:
     ended = project.scrapy("genspider", "other", "example.com")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "other" in project.spiders()
-    assert "name = $name" in project.scrapy("genspider", "--dump", "catalogue").stdout
+    assert "path = $api_path" in project.scrapy("genspider", "--dump", "catalogue").stdout
     assert "$classname" in project.scrapy("genspider", "--dump", "basic").stdout

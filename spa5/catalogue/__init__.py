@@ -10,5 +10,6 @@ outcomes: what became of what was asked for.
 listing: the ids that the site listed, what became of each, and the verdict.
 drift: keeps a site that changed for everybody from emptying what is stored.
 gate: waits while the site as a whole is away.
+probe, layout, sketch: what an API looks like, and the spider for it (`scrapy genspider`).
 text: what is shown can't break a terminal, whatever the site sends.
 """

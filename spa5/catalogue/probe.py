@@ -138,7 +138,7 @@ class Probe(Spider):
     async def _object(self, url: str, **meta: bool) -> tuple[Any, str]:
         """The JSON object at a URL, and the URL at which it was in the end."""
         if not self._left:
-            raise Unclear(f"{MOST_REQUESTS} requests do not tell how {_shown(url)} is laid out")
+            raise Unclear("that would be too many requests")
         self._left -= 1
         try:
             request = Request(url, NO_CALLBACK, meta=meta)

@@ -9,7 +9,6 @@ import json
 import keyword
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from spa5.catalogue.fields import FieldError, clean_moment
 from spa5.catalogue.item import CODE, INTEGER
@@ -33,23 +32,20 @@ _LONG_TEXT = 100  # characters
 _WIDTH = 100  # of a line of code
 
 
-def sketch(layout: Layout, name: str, spider: str) -> dict[str, str]:
-    """The variables of the template. What the probe has not found is marked for a person."""
+def sketch(layout: Layout, spider: str) -> dict[str, str]:
+    """Variables of the template. What the probe has not found is marked for a person."""
     item = spider.removesuffix("Spider").removesuffix("s")
     item += "Entry" if item in _IMPORTED else ""
     fields = "\n".join(_fields(layout))
     hooks = _hooks(layout)
     imports = _imports(fields, hooks)
     return {
-        "nouns": name,
-        "noun": item.lower(),
         "item": item,
+        "noun": item.lower(),
         "classname": f"My{spider}" if spider == "CatalogueSpider" else spider,
-        "host": urlsplit(layout.site).netloc,
         "typing": "TYPE_CHECKING, Any" if "TYPE_CHECKING" in imports else "Any",
         "imports": imports,
         "fields": fields,
-        "name": json.dumps(name),
         "site": json.dumps(layout.site),
         "api_path": json.dumps(layout.path),
         "hooks": hooks,

@@ -28,6 +28,11 @@ _NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,37}")  # MongoDB has a database of th
 
 
 class Command(genspider.Command):
+    """Scrapy's, with a template for catalogues, for which it looks at the API.
+
+    Exit code 2: the name or the URL can't be used, and nothing is written.
+    """
+
     default_settings: ClassVar[dict[str, Any]] = {
         **genspider.Command.default_settings,
         "TEMPLATES_DIR": str(Path(spa5.__path__[0], "templates")),
@@ -40,7 +45,9 @@ class Command(genspider.Command):
         self.layout: Layout | None = None
         try:
             if Path(opts.template).stem == _OWN and len(args) == 2:
-                args = [_checked(args[0]), Layout.at(args[1]).url]
+                if not _NAME.fullmatch(args[0]):
+                    raise UsageError(f"{brief(args[0])}: use up to 38 letters, digits and _")
+                args = [args[0], Layout.at(args[1]).url]
             super().run(args, opts)
         except UsageError as error:
             if not error.args:
@@ -59,19 +66,16 @@ class Command(genspider.Command):
         variables = super()._generate_template_variables(module, name, url, template_name)
         if Path(template_name).stem != _OWN:
             return variables
-        self.layout = self._look_at(url)
-        return sketch(self.layout, name, variables["classname"])
-
-    def _look_at(self, url: str) -> Layout:
         assert self.settings is not None
         only_look(self.settings)
         self.settings.set("RETRY_ENABLED", False, priority="cmdline")
         process = AsyncCrawlerProcess(self.settings)
         crawler = process.create_crawler(Probe)
         run_crawl(process, crawler, url=url)
-        if isinstance(crawler.spider, Probe) and crawler.spider.layout:
-            return crawler.spider.layout
-        raise UsageError("it was interrupted, and has written nothing")
+        if not isinstance(crawler.spider, Probe) or not crawler.spider.layout:
+            raise UsageError("it was interrupted, and has written nothing")
+        self.layout = crawler.spider.layout
+        return variables | sketch(self.layout, variables["classname"])
 
     def _find_template(self, template: str) -> Path | None:
         theirs = _SCRAPYS / f"{template}.tmpl"
@@ -81,9 +85,3 @@ class Command(genspider.Command):
     def _list_templates(self) -> None:
         super()._list_templates()
         print("\n".join(f"  {file.stem}" for file in sorted(_SCRAPYS.glob("*.tmpl"))))
-
-
-def _checked(name: str) -> str:
-    if _NAME.fullmatch(name):
-        return name
-    raise UsageError(f"{brief(name)}: name the spider with up to 38 letters, digits and _")
