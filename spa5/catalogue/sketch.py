@@ -69,7 +69,7 @@ def _fields(layout: Layout) -> Iterator[str]:
         elif name != layout.key and PLAIN_NAME.fullmatch(name):
             left_out.append(name)
     if names := ", ".join(left_out):
-        yield f"    # `extra` keeps what has no cleaner here: {names}"[:_WIDTH]
+        yield f"    # `extra` keeps what has no cleaner here: {names}"[:_WIDTH].rstrip(" ,")
 
 
 def _is_listed(name: str, layout: Layout) -> bool:
