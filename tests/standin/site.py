@@ -28,6 +28,8 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from tests.standin.login import Counts, Door
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -204,6 +206,7 @@ class Stats:
     details: Counter[str] = field(default_factory=Counter)
     user_agents: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    door: Counts = field(default_factory=Counts)
 
     def arrive(self, user_agent: str) -> None:
         self.requests += 1
@@ -220,6 +223,7 @@ class Stats:
         asked = self.details.total()
         report = vars(self) | {"index": len(self.index_offsets), "detail": asked}
         report |= {"repeats": asked - len(self.details), "user_agents": list(self.user_agents)}
+        report["door"] = vars(self.door)
         return report if details else {k: v for k, v in report.items() if k != "details"}
 
 
@@ -371,6 +375,7 @@ class Site:
         self._overrides: dict[str, Override] = {}
         self._faults = Faults(share=0)
         self._hold: Hold | None = None
+        self._door: Door | None = None
         self._pages: dict[tuple[int, int], bytes] = {}
         self._details: dict[str, bytes] = {}
 
@@ -386,7 +391,8 @@ class Site:
             await hold.let_in(sum(self.stats.details.values()))
             if hold is self._hold:
                 break
-        answer = self._truth(target)
+        closed = await self._door.answer(request, self.stats.door) if self._door else None
+        answer = closed or self._truth(target)
         if override := self._take_override(target):
             answer = override.response()
         if not target.startswith("/api/"):
@@ -514,6 +520,7 @@ class Site:
             "override": self._override,
             "faults": self._set_faults,
             "hold": self._set_hold,
+            "log_in": self._set_log_in,
         }
         by_book: dict[str, Callable[[list[str]], None]] = {
             "remove": self.catalogue.remove,
@@ -557,6 +564,9 @@ class Site:
         if self._hold:
             self._hold.end()
         self._hold = hold
+
+    def _set_log_in(self, options: dict[str, Any] | None) -> None:
+        self._door = None if options is None else Door(**options)
 
 
 class RunningSite:
