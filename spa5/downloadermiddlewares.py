@@ -210,11 +210,9 @@ class Authorization:
     def process_response(self, request: Request, response: Response) -> Request | Response:
         header = _take_header(request)
         refused = request.meta.get(_REFUSED, 0)
-        if header is None or response.status != 401:
+        if header is None or response.status != 401 or refused == MOST_REFUSED:
             return response
         self.session.forget(header)
-        if refused == MOST_REFUSED:
-            return response
         return request.replace(dont_filter=True, meta=request.meta | {_REFUSED: refused + 1})
 
     def process_exception(self, request: Request, exception: Exception) -> None:

@@ -96,12 +96,12 @@ class Running:
 
 
 @contextmanager
-def crawling(site: str, *args: str, **environment: str) -> Iterator[Running]:
+def crawling(site: str, *args: str, spider: str = "books", **environment: str) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         stats_file = Path(folder, "stats.json")
         environment |= {"SITE_URL": site, "TEST_STATS_FILE": str(stats_file)}
         stats = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")
-        with scrapy("crawl", "books", *stats, *args, **environment) as process:
+        with scrapy("crawl", spider, *stats, *args, **environment) as process:
             watchdog = threading.Timer(MOST_SECONDS, process.kill)
             watchdog.start()
             try:
