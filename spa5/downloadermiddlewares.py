@@ -16,7 +16,7 @@ from scrapy.exceptions import IgnoreRequest, NotConfigured
 from scrapy.http import JsonRequest, Request, Response
 from scrapy.http.request import NO_CALLBACK
 
-from spa5.catalogue.backoff import Backoff, retry_after
+from spa5.catalogue.backoff import Backoff
 from spa5.catalogue.gate import FIRST_ANSWER_SECONDS, Fault, Gate, Kind, Surroundings
 from spa5.catalogue.login import LogIn, LogInRefused, Session, account_in
 from spa5.catalogue.spider import catalogue_of
@@ -25,8 +25,6 @@ from spa5.catalogue.walk import Page
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from typing_extensions import Self
-
-    from spa5.catalogue.spider import CatalogueSpider
 
 logger = logging.getLogger(__name__)
 
@@ -92,29 +90,24 @@ class SiteGate(Backoff):
                 seconds = request.meta.get("download_timeout", FIRST_ANSWER_SECONDS)
                 request.meta["download_timeout"] = min(seconds, FIRST_ANSWER_SECONDS)
 
-    async def process_response(self, request: Request, response: Response) -> Request | Response:
-        if _LOG_IN not in request.meta:
-            return await super().process_response(request, response)
-        self.gate.streak.is_heard = True
-        if (seconds := retry_after(response)) is not None:
-            self._hold_back(seconds)
-        return response
-
     async def process_exception(
         self, request: Request, exception: Exception
     ) -> Request | Response | None:
-        is_first = self.closing is None and not self.is_ending()
-        if isinstance(exception, LogInRefused) and is_first:
+        if isinstance(exception, LogInRefused) and not (self.closing or self.is_ending()):
             self._end(str(exception))
         return await super().process_exception(request, exception)
 
     def _succeeded(self, request: Request, response: Response) -> None:
-        if request.url.endswith("/robots.txt"):
+        if request.url.endswith("/robots.txt") or _LOG_IN in request.meta:
             self.gate.streak.is_heard = True
         elif not response.flags:  # "cached" is one
             self.gate.streak.good(request.url)
 
     async def _failed(self, request: Request, fault: Fault) -> Request | None:
+        if _LOG_IN in request.meta:
+            self.gate.streak.is_heard |= fault.kind is Kind.ANSWER
+            if fault.retry_after is not None:
+                self._hold_back(fault.retry_after)
         if _PROBE in request.meta:
             return None
         if await self.gate.failed(request.url, fault):
@@ -202,35 +195,25 @@ class Authorization:
 
     async def process_request(self, request: Request) -> None:
         spider = catalogue_of(self.crawler)
-        if spider is None or not spider.answers.is_api(request.url):
-            return
-        header = await self.session.header(partial(self._post, spider, request))
-        request.headers["Authorization"] = header
+        if spider and spider.answers.is_api(request.url):
+            post = partial(self._post, spider.site, request)
+            request.headers["Authorization"] = await self.session.header(post)
 
     def process_response(self, request: Request, response: Response) -> Request | Response:
-        header = _take_header(request)
+        header = request.headers.pop("Authorization", None)
         refused = request.meta.get(_REFUSED, 0)
-        if header is None or response.status != 401 or refused == MOST_REFUSED:
+        if not header or response.status != 401 or refused == MOST_REFUSED:
             return response
-        self.session.forget(header)
+        self.session.forget(header[0].decode())
         return request.replace(dont_filter=True, meta=request.meta | {_REFUSED: refused + 1})
 
     def process_exception(self, request: Request, exception: Exception) -> None:
-        _take_header(request)
+        request.headers.pop("Authorization", None)
 
-    async def _post(
-        self, spider: CatalogueSpider, request: Request, path: str, data: dict[str, Any]
-    ) -> Response:
+    async def _post(self, site: str, request: Request, path: str, data: dict[str, Any]) -> Response:
         """Post to the site. It takes as long as the request that needs the token may take."""
         alone = ("dont_cache", "dont_obey_robotstxt", "dont_redirect", "dont_retry")
         meta = dict.fromkeys((_LOG_IN, _PROBE, *alone), True)
-        if seconds := request.meta.get("download_timeout"):
-            meta["download_timeout"] = seconds
-        posted = JsonRequest(f"{spider.site}{path}", data=data, callback=NO_CALLBACK, meta=meta)
+        meta["download_timeout"] = request.meta.get("download_timeout", 0)
+        posted = JsonRequest(f"{site}{path}", data=data, callback=NO_CALLBACK, meta=meta)
         return await self.crawler.engine.download_async(posted)
-
-
-def _take_header(request: Request) -> str | None:
-    """Take the token off a request, and return the header that held it."""
-    header = request.headers.pop("Authorization", None)
-    return header[0].decode() if header else None

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from scrapy.http import Response
+from scrapy.utils.project import get_project_settings
 
 from spa5.catalogue.login import LogIn, LogInFailed, LogInRefused, Session, seconds_left
+from spa5.catalogue.project import spider_for
 from tests.helpers.crawls import Ended, run
 from tests.helpers.redises import needs_redis, running_redis
 from tests.helpers.running import assert_is_calm, assert_is_complete, crawling
@@ -53,7 +55,7 @@ def crawl(site: Site, database: Database, *args: str, **settings: str) -> Ended:
         return running.end()
 
 
-def look(command: str, *args: str, site: Site, database: Database, **settings: str) -> Ended:
+def look(site: Site, database: Database, command: str, *args: str, **settings: str) -> Ended:
     """Run another command for login3."""
     told = environment(database, SITE_URL=site.url, **settings)
     return run(command, "--spider=login3", *args, **told)
@@ -251,11 +253,19 @@ def test_without_an_account_nothing_is_asked(site: Site, database: Database, mis
     assert (site.stats()["requests"], site.stats()["other"]) == (0, 0)
 
 
-def test_other_sites_need_no_account(site: Site, database: Database) -> None:
-    site.control(log_in=None)
-    url = f"{site.url}/api/book/?limit=1"
-    ended = run("shell", url, "-c", "response.status", "--nolog", SITE_URL=site.url)
-    assert ended.output.strip() == "200"
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://spa1.scrape.center/api/movie/1/", "movies"),
+        ("https://login3.scrape.center/api/book/1/", "login3"),
+    ],
+)
+def test_a_url_leads_to_its_spider_without_an_account(url: str, name: str) -> None:
+    settings = get_project_settings()
+    settings.setdict(dict.fromkeys(("SITE_URL", *SECRETS)), priority="cmdline")
+    spider = spider_for(settings, url)
+    assert spider
+    assert spider.name == name
 
 
 @pytest.mark.parametrize("robots", ["1", "0"])
@@ -267,12 +277,26 @@ def test_a_log_in_that_is_down_is_waited_for(site: Site, database: Database, rob
     assert not ended.lines("ERROR")
 
 
-def test_a_log_in_that_stays_down_ends_the_crawl(site: Site, database: Database) -> None:
-    site.control(faults={"paths": "/api/login", "kinds": ["503"], "share": 1})
-    ended = crawl(site, database, SITE_RETRY_SECONDS="1")
+def test_a_log_in_that_asks_for_a_pause_is_given_it(site: Site, database: Database) -> None:
+    site.control(faults={"paths": "/api/login", "kinds": ["429"], "first": 1, "retry_after": "2"})
+    ended = crawl(site, database)
+    assert_is_complete(ended, database, site)
+    assert "The site asks for a pause: nothing is sent for 2 s" in ended.log
+
+
+@pytest.mark.parametrize(
+    ("kind", "timeout", "reason"),
+    [("503", 30, "LogInFailed: status 503"), ("slow", 1, "longer than 1")],
+)
+def test_a_log_in_that_stays_down_ends_the_crawl(
+    site: Site, database: Database, kind: str, timeout: int, reason: str
+) -> None:
+    site.control(faults={"paths": "/api/login", "kinds": [kind], "share": 1})
+    ended = crawl(site, database, "-s", f"DOWNLOAD_TIMEOUT={timeout}", SITE_RETRY_SECONDS="1")
     assert (ended.exitcode, ended.reason) == (1, "site_unavailable")
     (line,) = ended.lines("ERROR")
-    assert "stayed away (LogInFailed: status 503)" in line
+    assert "stayed away (" in line
+    assert reason in line
     assert site.stats()["index"] == 0
 
 
@@ -333,18 +357,18 @@ def test_a_redirect_takes_no_secret_to_another_host(
 
 def test_commands_that_look_log_in_too(site: Site, database: Database) -> None:
     index, first = f"{site.url}/api/book/?limit=1", site.catalogue.ids[0]
-    there = {"site": site, "database": database}
-    assert json.loads(look("fetch", "--nolog", index, **there).output)["count"] == BOOKS
-    assert site.catalogue.ids[0] in look("parse", index, "--nolog", **there).output
-    shown = look("shell", index, "-c", "response.json()['count']", "--nolog", **there)
+    fetched = look(site, database, "fetch", "--nolog", index)
+    assert json.loads(fetched.output)["count"] == BOOKS
+    assert first in look(site, database, "parse", "--nolog", index).output
+    shown = look(site, database, "shell", "--nolog", index, "-c", "response.json()['count']")
     assert shown.output.strip() == str(BOOKS)
-    assert look("diff", first, **there).exitcode == 1
+    assert look(site, database, "diff", first).exitcode == 1  # it is not stored
 
 
 def test_a_refused_log_in_is_one_line_of_other_commands_too(site: Site, database: Database) -> None:
     url = f"{site.url}/api/book/?limit=1"
     for command, *args in (["fetch", url], ["shell", url, "-c", "1"], ["diff", "1", "2"]):
-        ended = look(command, *args, site=site, database=database, SITE_PASSWORD="wrong")
+        ended = look(site, database, command, *args, SITE_PASSWORD="wrong")
         (line,) = ended.lines("ERROR")
         assert REFUSED in line
         assert "Traceback" not in ended.log
