@@ -11,6 +11,7 @@ from spa5.catalogue.answers import Answers, Flaw
 from spa5.catalogue.arguments import Arguments, check_settings, positive, site_root
 from spa5.catalogue.demand import Demand
 from spa5.catalogue.item import InvalidItem, schema_of
+from spa5.catalogue.login import LogIn, account_in
 from spa5.catalogue.outcomes import Outcomes
 from spa5.catalogue.walk import Page, Walk
 
@@ -29,7 +30,7 @@ class CatalogueSpider(Spider):
     """Asks for a catalogue's index pages, and for the detail of each item that they list.
 
     A subclass names itself, its `site`, its `path` and its `item_class`. Where its API differs, it
-    overrides `index_url`, `detail_url`, `entries`, `count` or `log_in`.
+    overrides `index_url`, `detail_url`, `entries` or `count`. A site with accounts has a `log_in`.
 
     Arguments: `pages` (index pages at the most; all), `page_size` (entries a page; 100), `refresh`
     (which stored items to fetch again: `changed`, `missing` or `all`; `changed`), `ids` (just these
@@ -40,6 +41,7 @@ class CatalogueSpider(Spider):
     site: str  # the site's root; SITE_URL takes its place
     path: str  # the API's below it, between slashes
     item_class: ClassVar[type[Item]]
+    log_in: ClassVar[LogIn | None] = None  # how the site is logged in to, where it wants that
 
     def index_url(self, page: Page) -> str:
         """The URL of the index page with at most `page.limit` entries from `page.offset` on.
@@ -71,6 +73,8 @@ class CatalogueSpider(Spider):
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
         check_settings(crawler.settings)
+        if cls.log_in:
+            account_in(crawler.settings, cls.log_in)
         spider = super().from_crawler(crawler, *args, **kwargs)
         spider.site = site_root(crawler.settings["SITE_URL"] or cls.site)
         spider.allowed_domains = [urlsplit(spider.site).hostname or ""]
