@@ -54,10 +54,9 @@ class CatalogueSpider(Spider):
         """The URL of an item's detail, as the site has it without a redirect."""
         return f"{self.site}{self.path}{key}/"
 
-    def entries(self, data: Any) -> list[Any]:
-        """The entries on an index page, given its JSON object."""
-        entries: list[Any] = data["results"]
-        return entries
+    def entries(self, data: Any) -> Any:
+        """The list of entries on an index page, given its JSON object."""
+        return data["results"]
 
     def count(self, data: Any) -> Any:
         """How many entries the catalogue has, as an index page tells it."""
@@ -123,13 +122,10 @@ class CatalogueSpider(Spider):
 
     def detail_request(self, key: Key, listed: dict[str, Any]) -> Request:
         """The request for an item's detail; `listed` is what the index page says of it."""
-        return Request(
-            self.detail_url(key),
-            self.parse_detail,
-            errback=self.outcomes.detail_failed,
-            # A key needs no quoting, which Scrapy and aiohttp would do each time.
-            meta={"key": key, "listed": listed, "verbatim_url": True},
-        )
+        # A key needs no quoting, which Scrapy and aiohttp would do each time.
+        meta = {"key": key, "listed": listed, "verbatim_url": True}
+        failed = self.outcomes.detail_failed
+        return Request(self.detail_url(key), self.parse_detail, errback=failed, meta=meta)
 
     def parse_index(self, response: Response) -> list[Request]:
         """A request for each item that the page lists, and for what it was cut short of.
