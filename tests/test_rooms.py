@@ -79,3 +79,22 @@ def test_nothing_but_spiders_and_items_speaks_of_one_site_s_items() -> None:
     words = re.compile(r"\b(book|movie)s?\b|scrape\.center", re.IGNORECASE)
     wrong = [file for file in files if words.search(file.read_text())]
     assert wrong == []
+
+
+def test_the_tests_readme_leads_from_every_module_to_its_tests_and_back() -> None:
+    tests, package = ROOT / "tests", ROOT / "spa5"
+    text = (tests / "README.md").read_text()
+    named = {
+        name for name in re.findall(r"`((?:\w+/)?\w+\.py)`", text) if (package / name).exists()
+    }
+    own = (file for file in modules().values() if file.name != "__init__.py")
+    assert {file.relative_to(package).as_posix() for file in own} <= named
+    linked = set(re.findall(r"\]\(([\w/]+\.py)\)", text))
+    assert linked == {file.relative_to(tests).as_posix() for file in tests.rglob("test_*.py")}
+
+
+def test_no_test_module_imports_another() -> None:
+    importing = re.compile(r"(from|import) tests\.(\w+\.)*(test_\w+|conftest)\b")
+    files = list((ROOT / "tests").rglob("*.py"))
+    assert files
+    assert [file for file in files if importing.search(file.read_text())] == []
