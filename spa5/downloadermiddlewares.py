@@ -194,7 +194,7 @@ class Authorization:
         return cls(crawler)
 
     async def process_request(self, request: Request) -> None:
-        spider = catalogue_of(self.crawler)
+        spider = None if _LOG_IN in request.meta else catalogue_of(self.crawler)
         if spider and spider.answers.is_api(request.url):
             post = partial(self._post, spider.site, request)
             request.headers["Authorization"] = await self.session.header(post)

@@ -11,11 +11,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scrapy import Request
+from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.utils.project import get_project_settings
 
 from spa5.catalogue.login import LogIn, LogInFailed, LogInRefused, Session, seconds_left
 from spa5.catalogue.project import spider_for
+from spa5.downloadermiddlewares import Authorization
+from spa5.spiders.login3 import Login3Spider
 from tests.helpers.crawls import Ended, run
 from tests.helpers.redises import needs_redis, running_redis
 from tests.helpers.running import assert_is_calm, assert_is_complete, crawling
@@ -187,6 +191,16 @@ def test_a_site_with_other_names_needs_a_few_lines() -> None:
     portal, one = Portal({"data": {"access": "a"}}), session(Other("/in"))
     assert together(one.header(portal.post)) == "Bearer a"
     assert portal.posted == [("/in", {"email": USER, "secret": PASSWORD})]
+
+
+def test_a_log_in_whose_url_reads_like_a_detail_waits_for_no_token() -> None:
+    settings = get_project_settings()
+    settings.setdict(SECRETS, priority="cmdline")
+    crawler = Crawler(Login3Spider, settings)
+    crawler.spider = Login3Spider.from_crawler(crawler)
+    request = Request("https://login3.scrape.center/api/book/1/", meta={"log_in": True})
+    together(Authorization(crawler).process_request(request))
+    assert "Authorization" not in request.headers
 
 
 def test_tokens_that_live_for_two_seconds_lose_no_book(database: Database) -> None:
