@@ -21,6 +21,7 @@ from spa5.catalogue.item import schema_of
 from spa5.items import Book
 from spa5.mongo.documents import Document
 from spa5.mongo.store import Store
+from spa5.mongo.writer import Writer
 from spa5.spiders.books import BooksSpider
 from tests.helpers.crawls import ROOT
 from tests.helpers.mongods import running_mongod
@@ -104,12 +105,13 @@ def test_a_batch_that_waits_is_written_at_once(
         settings |= {"MONGO_DATABASE": database.name}
         store = Store(Settings(settings), "books", schema_of(Book), lambda stat, by: None)
         await store.open()
+        writer = Writer(store)
         try:
             costs = []
             for _ in range(3):
                 documents = [Document.from_item(book, schema_of(Book)) for book in books]
                 before = commands(mongo)
-                await store.write(documents)
+                await writer.write(documents)
                 costs.append(spent(before, commands(mongo)))
             return costs
         finally:

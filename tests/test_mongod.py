@@ -15,8 +15,10 @@ import pytest
 from pymongo import MongoClient
 from scrapy.settings import Settings
 
-from spa5.mongo import server
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir, find_binary
+from spa5.mongo import mongod, server
+from spa5.mongo.directory import MongodError, data_dir
+from spa5.mongo.mongod import find_binary
+from spa5.mongo.server import EmbeddedServer
 from tests.helpers.crawls import run as run_scrapy
 from tests.helpers.embedded import (
     USER,
@@ -417,7 +419,7 @@ def test_a_start_that_was_paused_does_not_keep_another_crawl_from_ending(
 def test_a_start_without_an_end_is_given_up(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_LAUNCH_SECONDS", 0.1)
+    monkeypatch.setattr(mongod, "_LAUNCH_SECONDS", 0.1)
     monkeypatch.syspath_prepend(fake_wheel(tmp_path, "#!/bin/sh\nexec sleep 60\n"))
     error = run(start_error(EmbeddedServer(directory)))
     assert error.startswith(f"{tmp_path}/fiftyone/db/bin/mongod has not started within 0.1 s. ")
@@ -446,7 +448,7 @@ def test_a_paused_server_that_nobody_uses_is_replaced(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_READY_SECONDS", 0)
-    monkeypatch.setattr(server, "_STOP_SECONDS", 0)
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0)
     with python("-c", USER, directory) as crawl:
         next_line(crawl)
         (pid,) = servers(directory)
@@ -464,7 +466,7 @@ def test_a_paused_server_that_nobody_uses_is_replaced(
 
 
 def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0.1)
 
     async def use() -> None:
         server = EmbeddedServer(directory)

@@ -17,7 +17,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
 
 import spa5
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import Trouble, one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -39,10 +39,6 @@ _PACKAGE = Path(spa5.__file__).parent
 _REQUIREMENTS = _PACKAGE.parent / "requirements.txt"
 _INSTALL = "pip install -r requirements.txt"
 _REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
-
-
-class Trouble(Exception):
-    """A crawl would fail: one line for people, what is wrong and what to do."""
 
 
 class Remark(Exception):
@@ -118,7 +114,7 @@ async def _try(name: str, check: Check, deadline: float) -> Line | None:
     except Trouble as trouble:
         return Line("FAIL", name, str(trouble))
     except Exception as error:
-        return Line("FAIL", name, f"{type(error).__name__}: {brief(str(error), 200)}")
+        return Line("FAIL", name, f"{type(error).__name__}: {one_line(error)}")
     return None if text is None else Line("ok", name, text)
 
 

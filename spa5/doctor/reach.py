@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import time
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from ssl import cert_time_to_seconds
@@ -20,18 +19,18 @@ from scrapy.utils.misc import build_from_crawler, load_object
 
 from spa5.catalogue.answers import Flaw
 from spa5.catalogue.item import InvalidItem
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import Trouble, brief
 from spa5.catalogue.walk import Page
-from spa5.crew.server import RedisUnavailable, ping, shared
-from spa5.doctor.machine import Remark, Trouble
+from spa5.crew.server import ping, shared
+from spa5.doctor.machine import Remark
 from spa5.downloadermiddlewares import MOST_ROBOTS_BYTES
-from spa5.mongo import server
-from spa5.mongo.connection import StoreError
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
+from spa5.mongo import mongod
+from spa5.mongo.directory import data_dir
+from spa5.mongo.server import EmbeddedServer
 from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from typing import TypeAlias
 
@@ -199,9 +198,8 @@ async def mongodb(spider: CatalogueSpider, follow: Follow) -> None:
     stored = {"MongoDB": _open, "writes": _writes, "index": _index}
     checks: dict[str, Check] = {name: partial(check, store) for name, check in stored.items()}
     try:
-        with _explained():
-            if await store.uses_embedded():
-                checks = _embedded(data_dir(spider.settings), checks)
+        if await store.connection.uses_embedded():
+            checks = _embedded(data_dir(spider.settings), checks)
         await follow(checks)
     finally:
         await store.close()
@@ -218,8 +216,7 @@ def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
 
 
 async def _binary() -> str:
-    with _explained():
-        return f"{await asyncio.to_thread(server.version)}, {server.find_binary()}"
+    return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
 
 
 def _disk(directory: Path) -> str:
@@ -254,14 +251,12 @@ async def _coming(directory: Path) -> str:
 
 
 async def _open(store: Store) -> str:
-    with _explained():
-        await store.open(read_only=True)
-    return f"{store.version} at {store.place}"
+    await store.open(read_only=True)
+    return f"{store.connection.version} at {store.connection.place}"
 
 
 async def _writes(store: Store) -> str:
-    with _explained():
-        concern, replicated = await store.try_write()
+    concern, replicated = await store.try_write()
     said = f"w={concern['w']}, j={str(concern['j']).lower()}"
     if replicated and concern["w"] == 1:
         raise Remark(f"{said}: a failover can take stored items back; leave w out of MONGO_URI")
@@ -269,9 +264,8 @@ async def _writes(store: Store) -> str:
 
 
 async def _index(store: Store) -> str:
-    with _explained():
-        if await store.has_unique_index():
-            return f"unique on {store.schema.key}"
+    if await store.has_unique_index():
+        return f"unique on {store.schema.key}"
     return "not yet: the first crawl makes it, and no copies stand in its way"
 
 
@@ -282,18 +276,8 @@ async def redis(spider: CatalogueSpider, follow: Follow) -> None:
 async def _redis(spider: CatalogueSpider) -> str | None:
     if not (spider.settings["REDIS_URL"] or spider.settings["CRAWL_ID"]):
         return None
-    with _explained():
-        url, crawl_id = shared(spider.settings)
-        return f"answers at {await ping(url)}; CRAWL_ID={crawl_id}"
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """These errors are one line for people already."""
-    try:
-        yield
-    except (MongodError, StoreError, RedisUnavailable) as error:
-        raise Trouble(str(error)) from None
+    url, crawl_id = shared(spider.settings)
+    return f"answers at {await ping(url)}; CRAWL_ID={crawl_id}"
 
 
 GROUPS = {"site": site, "MongoDB": mongodb, "Redis": redis}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spa5.catalogue.item import schema_of
 from spa5.crew import wire
 from spa5.crew.crew import Crew
+from spa5.crew.link import Link
 from spa5.crew.mail import Mail
 from spa5.items import Book
 from tests.standin.books import Books
@@ -36,8 +37,8 @@ class Shared:
         return asyncio.run(self._pass_on()) / len(self.requests)
 
     async def _pass_on(self) -> float:
-        mail = Mail(schema_of(Book), _ignore)
-        crew = Crew(self.url, "bench:a", "0" * 16, mail, lambda: True, dict, _ignore)
+        mail = Mail(schema_of(Book), dict, _ignore)
+        crew = Crew(Link(self.url, "bench:a", "0" * 16, _ignore), mail, lambda: True)
         await crew.join(lambda: None)
         began = perf_counter()
         for one, listed in self.requests:
@@ -45,7 +46,7 @@ class Shared:
         taken = 0
         while taken < len(self.requests):
             crew.want(AT_A_TIME)
-            await crew.next_beat()
+            await crew.beats.next()
             taken += len(mail.taken)
             mail.taken.clear()
         seconds = perf_counter() - began

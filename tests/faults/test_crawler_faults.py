@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from spa5 import settings
-from spa5.mongo.server import find_binary
+from spa5.mongo.mongod import find_binary
 from tests.helpers.crawls import ROOT, run
 from tests.helpers.disk import fill, small_disk
 from tests.helpers.embedded import fake_wheel, kill, servers

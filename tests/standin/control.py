@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tests.standin.faults import Faults, Hold, Override, dump, reply
+from tests.standin.login import Door
 from tests.standin.stats import Stats
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Control:
             "override": self._override,
             "faults": self._set_faults,
             "hold": self._set_hold,
+            "log_in": self._set_log_in,
         }
         by_key: dict[str, Callable[[list[Key]], None]] = {
             "remove": site.catalogue.remove,
@@ -88,6 +90,9 @@ class Control:
 
     def _set_faults(self, options: dict[str, Any] | None) -> None:
         self._site.faults = Faults(share=0) if options is None else Faults(**options)
+
+    def _set_log_in(self, options: dict[str, Any] | None) -> None:
+        self._site.door = None if options is None else Door(**options)
 
     def _set_hold(self, options: dict[str, Any] | None) -> None:
         hold = None if options is None else Hold(**options)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from tests.standin.catalogue import Catalogue, Entry, Key
+    from tests.standin.login import Door
 
 MOST_PAGES, MOST_DETAILS = 2_000, 10_000  # answers held as bytes
 
@@ -35,6 +36,7 @@ class Site:
         self.overrides: dict[str, Override] = {}
         self.faults = Faults(share=0)
         self.hold: Hold | None = None
+        self.door: Door | None = None
         self._control = Control(self)
         self._random = Random(1)
         self._grown = 0
@@ -62,7 +64,8 @@ class Site:
             await hold.let_in(sum(self.stats.details.values()))
             if hold is self.hold:
                 break
-        answer = self._truth(target)
+        closed = await self.door.answer(request, self.stats.door) if self.door else None
+        answer = closed or self._truth(target)
         if override := self._take_override(target):
             answer = override.response()
         if not is_api:

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.standin.login import Counts
+
 
 @dataclass
 class Stats:
@@ -21,6 +23,7 @@ class Stats:
     details: Counter[str] = field(default_factory=Counter)
     user_agents: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    door: Counts = field(default_factory=Counts)
 
     def arrive(self, user_agent: str) -> None:
         self.requests += 1
@@ -37,4 +40,5 @@ class Stats:
         asked = self.details.total()
         report = vars(self) | {"index": len(self.index_offsets), "detail": asked}
         report |= {"repeats": asked - len(self.details), "user_agents": list(self.user_agents)}
+        report["door"] = vars(self.door)
         return report if details else {k: v for k, v in report.items() if k != "details"}
