@@ -729,10 +729,10 @@ async def write_late(
     get = store.get
 
     async def get_and_delete(
-        ids: Iterable[Key], projection: Any = None
+        keys: Iterable[Key], projection: dict[str, int] | None = None
     ) -> dict[Key, dict[str, Any]]:
         store.get = get  # type: ignore[method-assign]
-        stored = await get(ids)
+        stored = await get(keys)
         database.books.delete_one({"id": deleted})
         return stored
 
