@@ -1,3 +1,5 @@
+"""The stand-in as the site of the books: its API, its counters, its controls and its faults."""
+
 from __future__ import annotations
 
 import json

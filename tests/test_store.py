@@ -729,7 +729,7 @@ async def write_late(
     get = store.get
 
     async def get_and_delete(
-        keys: Iterable[Key], projection: Any = None
+        keys: Iterable[Key], projection: dict[str, int] | None = None
     ) -> dict[Key, dict[str, Any]]:
         store.get = get  # type: ignore[method-assign]
         stored = await get(keys)

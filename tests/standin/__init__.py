@@ -4,6 +4,7 @@ site: a stand-in in a process of its own, for the length of a test.
 server: answers requests by rule, unless it is told otherwise, and counts them.
 control: what `GET /_site/stats`, `POST /_site/reset` and `POST /_site/control` do.
 faults: answers that fail, that take the place of the rule's, or that wait.
+login: a door before the API, which wants an account and gives tokens.
 stats: what was asked for.
 catalogue: what the catalogues share; a site is a subclass of it.
 books, movies, products: the sites. One process serves one of them.
