@@ -14,7 +14,10 @@ from scrapy.statscollectors import MemoryStatsCollector
 from scrapy.utils.log import get_scrapy_root_handler
 
 if TYPE_CHECKING:
-    from scrapy import Request
+    from collections.abc import Callable
+
+    from scrapy import Request, Spider
+    from scrapy.commands import BaseRunSpiderCommand, fetch
     from scrapy.crawler import Crawler
 
 
@@ -81,6 +84,24 @@ def set_delay(crawler: Crawler, request: Request, seconds: float) -> None:
     downloader.per_slot_settings[key] = {"delay": seconds}  # of a slot that is made anew
     if key in downloader.slots:
         downloader.slots[key].delay = seconds
+
+
+def create_crawler(command: BaseRunSpiderCommand, spider: str | type[Spider]) -> Crawler:
+    """Return a command's crawler, which warns where -o or -O writes nothing.
+
+    Without it, and that warning: command.crawler_process.create_crawler(spider).
+    """
+    return command._create_crawler(spider)
+
+
+def stats_of(crawler: Crawler) -> dict[str, Any]:
+    """A crawler's stats; none if it has not begun, of which `crawler.stats` tells by an error."""
+    return crawler._stats.get_stats() if crawler._stats else {}
+
+
+def print_by(command: fetch.Command, show: Callable[[bytes], None]) -> None:
+    """Let `scrapy fetch` show what it fetched otherwise. Without it, terminals get raw bytes."""
+    command._print_bytes = show  # type: ignore[assignment,method-assign]
 
 
 def log_handler() -> logging.StreamHandler[Any] | None:

@@ -195,10 +195,12 @@ def test_an_egg_is_examined_where_there_is_no_project(tmp_path: Path, site: Site
     assert ended.stderr == ""
 
 
-def test_without_the_driver_it_says_what_to_install(copy: Path) -> None:
-    (copy / "motor.py").write_text("raise ModuleNotFoundError('No module named motor')")
+@pytest.mark.parametrize("package", ["motor", "aiohttp"])
+def test_without_a_package_it_says_what_to_install(copy: Path, package: str) -> None:
+    (copy / f"{package}.py").write_text("raise ModuleNotFoundError('it is gone')")
     ended = run_at(copy)
-    assert "can't be imported (ModuleNotFoundError: No module named motor): pip" in ended.stdout
+    assert "can't be imported (ModuleNotFoundError: it is gone): pip install" in ended.stdout
+    assert statuses(ended.stdout)["the rest"] == "skip"
     assert (ended.returncode, ended.stderr) == (1, "")
 
 

@@ -79,3 +79,8 @@ def test_nothing_but_spiders_and_items_speaks_of_one_site_s_items() -> None:
     words = re.compile(r"\b(book|movie)s?\b|scrape\.center", re.IGNORECASE)
     wrong = [file for file in files if words.search(file.read_text())]
     assert wrong == []
+
+
+def test_every_folder_with_modules_is_a_package_or_an_egg_would_lack_it() -> None:
+    folders = {file.parent for file in (ROOT / "spa5").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
