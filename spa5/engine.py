@@ -6,10 +6,12 @@ They are those of Scrapy 2.19. Nothing else in spa5 reads a name of Scrapy's wit
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler
+from scrapy.exceptions import DownloadFailedError
 from scrapy.statscollectors import MemoryStatsCollector
 from scrapy.utils.log import get_scrapy_root_handler
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from scrapy import Request, Spider
     from scrapy.commands import BaseRunSpiderCommand, fetch
     from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+_CREDENTIALS = re.compile(r"//\S*@")  # in a URL
 
 
 class Aiohttp(AiohttpDownloadHandler):
@@ -31,6 +36,15 @@ class Aiohttp(AiohttpDownloadHandler):
 
     experimental = False
     lazy = True  # no connector for http where the site is on https
+
+    async def download_request(self, request: Request) -> Response:
+        """Download as Scrapy does. aiohttp's errors may quote the proxy's URL with the password."""
+        try:
+            return await super().download_request(request)
+        except DownloadFailedError as error:
+            if (said := _CREDENTIALS.sub("//", str(error))) == str(error):
+                raise
+            raise DownloadFailedError(f"{type(error.__cause__).__name__}: {said}") from None
 
 
 class Stats(MemoryStatsCollector):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -109,6 +112,28 @@ def silent() -> Iterator[str]:
     """The address of what accepts, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def refusing_proxy() -> Iterator[str]:
+    """The address of a proxy that wants another password."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            self.send_response(407)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -212,6 +237,34 @@ def run_at(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
     )
+
+
+# The spider
+
+INDEX_OF_MOVIES = {"count": 104, "results": [{"id": 1, "name": "A"}]}
+
+
+@pytest.fixture
+def movies(site: Site) -> Iterator[Site]:
+    """A site that has a movie, too."""
+    pages = {"/api/movie/": INDEX_OF_MOVIES, "/api/movie/1/": {"id": 1, "name": "A"}}
+    site.control(override={path: {"body": json.dumps(page)} for path, page in pages.items()})
+    yield site
+    site.control(override=dict.fromkeys(pages))
+
+
+def test_a_spider_may_be_named(movies: Site, database: Database) -> None:
+    settings = {"SITE_URL": movies.url, "MONGO_URI": database.uri}
+    ended = run("doctor", "--spider", "movies", **settings)
+    assert f"{movies.url} answers, with 104 movies" in ended.output
+    assert "movies.movies" in ended.output
+    assert ended.exitcode == 0
+
+
+def test_a_spider_that_does_not_exist_is_one_line() -> None:
+    ended = run("doctor", "--spider", "nope")
+    assert "FAIL  settings     there is no catalogue 'nope', but books, movies" in ended.output
+    assert (ended.exitcode, ended.log) == (1, "")
 
 
 # This machine
@@ -336,7 +389,14 @@ def test_a_proxy_is_used_and_its_password_told_to_nobody(
     monkeypatch.setenv("http_proxy", "http://me:hunter2@127.0.0.1:1")
     assert_fails(examine(site.url), "site", "Connection refused", "the proxy")
     monkeypatch.setenv("http_proxy", "http://me:hunter2@127.0.0.1:no")
-    assert_fails(examine(site.url), "site", "not a valid URL", "the proxy")
+    assert_fails(examine(site.url), "site", "InvalidURL: http://127.0.0.1:no", "the proxy")
+    with refusing_proxy() as address:
+        monkeypatch.setenv("https_proxy", f"http://me:hunter2@{address}")
+        assert_fails(examine("https://site.test"), "site", "407", "the proxy")
+        fetch = ("fetch", "-L", "DEBUG", "-s", "RETRY_TIMES=0", "https://site.test/api/book/1/")
+        ended = run(*fetch, SITE_URL="https://site.test")
+    assert f"http://{address}" in ended.log
+    assert "hunter2" not in ended.log
 
 
 # MongoDB

@@ -192,6 +192,4 @@ def _explained(error: Exception, request: Request) -> str:
 def _reason(cause: BaseException) -> str:
     if isinstance(cause, OSError) and cause.errno:  # below zero: of the name's resolution
         return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
-    if isinstance(cause, ValueError):  # it may quote the proxy's URL, with the password
-        return "not a valid URL"
     return one_line(str(cause) or type(cause).__name__, 100)
