@@ -14,6 +14,10 @@ from typing import Any
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+class Trouble(Exception):
+    """An error that is one line for people: what happened, and what to do."""
+
+
 def plain(text: str) -> str:
     """Return `text` with escapes like `\\x1b` for the characters that a terminal would act upon."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

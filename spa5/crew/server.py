@@ -14,7 +14,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import Trouble, brief
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
@@ -23,8 +23,8 @@ TIMEOUT_SECONDS = 2.0  # of one round trip
 _MOST_ID = 200  # characters
 
 
-class RedisUnavailable(Exception):
-    """One line for people: what happened and what to do."""
+class RedisUnavailable(Trouble):
+    """Redis can't be used."""
 
 
 def shared(settings: BaseSettings) -> tuple[str, str]:

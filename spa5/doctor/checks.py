@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import Trouble, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 LIMIT_SECONDS = 5.5  # for all that is reached for, at the same time
 CLOSING_SECONDS = 1.5  # after that, what does not end is left alone
-
-
-class Trouble(Exception):
-    """A crawl would fail: one line for people, what is wrong and what to do."""
 
 
 class Remark(Exception):
@@ -64,5 +60,5 @@ class Checklist:
         except Trouble as trouble:
             return Line("FAIL", name, str(trouble))
         except Exception as error:
-            return Line("FAIL", name, f"{type(error).__name__}: {brief(str(error), 200)}")
+            return Line("FAIL", name, f"{type(error).__name__}: {one_line(str(error))}")
         return None if text is None else Line("ok", name, text)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from spa5.catalogue.spider import CatalogueSpider
 
-    Group: TypeAlias = Callable[[CatalogueSpider, Checklist], Coroutine[Any, Any, None]]
+    Group: TypeAlias = Callable[[CatalogueSpider, Checklist], Coroutine[Any, Any, "str | None"]]
+
+_IMPORT_SECONDS = 60  # a slow disk is no fault
 
 
 async def examine(
@@ -27,15 +29,10 @@ async def examine(
 
     `name` is the spider's; None: the first one by name. What must be reached gets `seconds`.
     """
-    here = Checklist(seconds)
-    await here.follow({"Python": machine.python})
-    await here.follow({"packages": machine.packages})
-    await here.follow({"reactor": partial(machine.reactor, settings)})
-    usable = partial(machine.usable, settings, name)
-    await here.follow({"modules": machine.modules, "settings": usable})
-    for line in here.lines:
+    lines = await _lines_of_machine(settings, name)
+    for line in lines:
         yield line
-    if here.lines[-1].status != "ok":
+    if lines[-1].status != "ok":
         yield Line("skip", "the rest", "see above")
         return
     from spa5.doctor import site, store  # they can be imported, as is known by now
@@ -50,8 +47,18 @@ async def examine(
             yield line
 
 
+async def _lines_of_machine(settings: Settings, name: str | None) -> list[Line]:
+    here = Checklist(_IMPORT_SECONDS)
+    await here.follow({"Python": machine.python})
+    await here.follow({"packages": machine.packages})
+    await here.follow({"reactor": partial(machine.reactor, settings)})
+    usable = partial(machine.usable, settings, name)
+    await here.follow({"modules": machine.modules, "settings": usable})
+    return here.lines
+
+
 async def _lines(name: str, group: Group, spider: CatalogueSpider, seconds: float) -> list[Line]:
-    """The lines of checks that share something, which may fail itself, and takes time to close."""
+    """Return the lines of checks that share something, which may fail itself."""
     own, shared = Checklist(seconds), Checklist(seconds + CLOSING_SECONDS)
     await shared.follow({name: partial(group, spider, own)})
     return own.lines + shared.lines

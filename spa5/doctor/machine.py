@@ -15,8 +15,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import UsageError
 
 import spa5
-from spa5.catalogue.text import one_line
-from spa5.doctor.checks import Trouble
+from spa5.catalogue.text import Trouble, one_line
 
 if TYPE_CHECKING:
     from scrapy.settings import Settings

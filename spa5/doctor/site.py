@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,17 +16,13 @@ from scrapy.utils.misc import build_from_crawler, load_object
 
 from spa5.catalogue.answers import Flaw
 from spa5.catalogue.item import InvalidItem
-from spa5.catalogue.text import brief, one_line
+from spa5.catalogue.text import Trouble, brief, one_line
 from spa5.catalogue.walk import Page
-from spa5.doctor.checks import CLOSING_SECONDS, Remark, Trouble
+from spa5.doctor.checks import CLOSING_SECONDS, Remark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from scrapy.http import Response
 
-    from spa5.catalogue.answers import IndexPage
-    from spa5.catalogue.item import Key
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.doctor.checks import Checklist
 
@@ -77,17 +72,27 @@ class Visit:
 
     async def api(self) -> str:
         """Return the catalogue's size. An index page and the item that it lists must be usable."""
-        noun = self.spider.schema.noun
-        index = await self._index(self.spider.index_request(Page(0, 1)))
-        if not index.listed:
-            raise Remark(f"{self.spider.site} answers, but lists no {noun}")
-        key, entry = next(iter(index.listed.items()))
-        request = self.spider.detail_request(key, entry)
-        found = await self._key(request)
+        spider, schema = self.spider, self.spider.schema
+        request = spider.index_request(Page(0, 1))
+        try:
+            index = spider.answers.index(await self._answer(request), request.meta)
+            if index.unusable:
+                raise InvalidItem(index.unusable[0])
+            if not index.listed:
+                raise Remark(f"{spider.site} answers, but lists no {schema.noun}")
+            key, entry = next(iter(index.listed.items()))
+            request = spider.detail_request(key, entry)
+            data = spider.answers.detail(await self._answer(request), request.meta)
+            found = schema.key_of(spider.item_class.from_api(data))
+        except Flaw as flaw:
+            said = f"{request.url} is no answer of the API, {flaw}"
+            raise Trouble(f"{said}: check SITE_URL, or try later") from None
+        except InvalidItem as error:
+            raise Trouble(f"{request.url} holds no usable {schema.noun}: {error}") from None
         if found != key:
-            raise Trouble(f"{request.url} answers with {noun} {found}: is SITE_URL right?")
+            raise Trouble(f"{request.url} answers with {schema.noun} {found}: is SITE_URL right?")
         size = "without a usable count of" if index.count is None else f"with {index.count}"
-        return f"{self.spider.site} answers, {size} {self.spider.schema.nouns}"
+        return f"{spider.site} answers, {size} {schema.nouns}"
 
     async def certificate(self) -> str | None:
         """Return until when it is valid. Where it is refused, the site could not be asked."""
@@ -122,37 +127,10 @@ class Visit:
             raise Remark("/robots.txt is an HTML page: everything is allowed")
         return "the API is allowed"
 
-    async def _index(self, request: Request) -> IndexPage:
-        response = await self._answer(request)
-        self.shown = response.certificate
-        with self._judged(request):
-            index = self.spider.answers.index(response, request.meta)
-            if index.unusable:
-                raise InvalidItem(index.unusable[0])
-        return index
-
-    async def _key(self, request: Request) -> Key:
-        """Return the key of the item that a detail holds."""
-        response = await self._answer(request)
-        with self._judged(request):
-            data = self.spider.answers.detail(response, request.meta)
-            return self.spider.schema.key_of(self.spider.item_class.from_api(data))
-
-    @contextmanager
-    def _judged(self, request: Request) -> Iterator[None]:
-        try:
-            yield
-        except Flaw as flaw:
-            raise Trouble(
-                f"{request.url} is no answer of the API, {flaw}: check SITE_URL, or try later"
-            ) from None
-        except InvalidItem as error:
-            noun = self.spider.schema.noun
-            raise Trouble(f"{request.url} holds no usable {noun}: {error}") from None
-
     async def _answer(self, request: Request) -> Response:
         """Return a response with status 200."""
         response = await self._ask(request)
+        self.shown = response.certificate
         if 300 <= response.status < 400:
             where = brief((response.headers.get("Location") or b"").decode("latin-1"))
             raise Trouble(f"{request.url} redirects to {where}: set SITE_URL to where the API is")

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spa5.crew.server import RedisUnavailable, ping, shared
-from spa5.doctor.checks import Remark, Trouble
+from spa5.catalogue.text import Trouble
+from spa5.crew.server import ping, shared
+from spa5.doctor.checks import Remark
 from spa5.mongo import server
-from spa5.mongo.connection import StoreError
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.server import EmbeddedServer, data_dir
 from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from spa5.catalogue.spider import CatalogueSpider
@@ -33,9 +31,8 @@ async def mongodb(spider: CatalogueSpider, checklist: Checklist) -> None:
     stored = {"MongoDB": _open, "writes": _writes, "index": _index}
     checks: dict[str, Check] = {name: partial(check, store) for name, check in stored.items()}
     try:
-        with _explained():
-            if await store.uses_embedded():
-                checks = _embedded(data_dir(spider.settings), checks)
+        if await store.uses_embedded():
+            checks = _embedded(data_dir(spider.settings), checks)
         await checklist.follow(checks)
     finally:
         await store.close()
@@ -52,8 +49,7 @@ def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
 
 
 async def _binary() -> str:
-    with _explained():
-        return f"{await asyncio.to_thread(server.version)}, {server.find_binary()}"
+    return f"{await asyncio.to_thread(server.version)}, {server.find_binary()}"
 
 
 def _disk(directory: Path) -> str:
@@ -88,14 +84,12 @@ async def _coming() -> str:
 
 
 async def _open(store: Store) -> str:
-    with _explained():
-        await store.open(read_only=True)
+    await store.open(read_only=True)
     return f"{store.version} at {store.place}"
 
 
 async def _writes(store: Store) -> str:
-    with _explained():
-        concern, replicated = await store.try_write()
+    concern, replicated = await store.try_write()
     said = f"w={concern['w']}, j={str(concern['j']).lower()}"
     if replicated and concern["w"] == 1:
         raise Remark(f"{said}: a failover can take stored items back; leave w out of MONGO_URI")
@@ -103,28 +97,13 @@ async def _writes(store: Store) -> str:
 
 
 async def _index(store: Store) -> str:
-    with _explained():
-        if await store.has_unique_index():
-            return f"unique on {store.schema.key}"
+    if await store.has_unique_index():
+        return f"unique on {store.schema.key}"
     return "not yet: the first crawl makes it, and no copies stand in its way"
 
 
-async def redis(spider: CatalogueSpider, checklist: Checklist) -> None:
-    await checklist.follow({"Redis": partial(_redis, spider)})
-
-
-async def _redis(spider: CatalogueSpider) -> str | None:
+async def redis(spider: CatalogueSpider, _: Checklist) -> str | None:
     if not (spider.settings["REDIS_URL"] or spider.settings["CRAWL_ID"]):
         return None
-    with _explained():
-        url, crawl_id = shared(spider.settings)
-        return f"answers at {await ping(url)}; CRAWL_ID={crawl_id}"
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """These errors are one line for people already."""
-    try:
-        yield
-    except (MongodError, StoreError, RedisUnavailable) as error:
-        raise Trouble(str(error)) from None
+    url, crawl_id = shared(spider.settings)
+    return f"answers at {await ping(url)}; CRAWL_ID={crawl_id}"

@@ -17,7 +17,7 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import Trouble, brief
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -40,8 +40,8 @@ _GENERAL = (
 )
 
 
-class StoreError(Exception):
-    """MongoDB can't be used: one line for people, what happened and what to do."""
+class StoreError(Trouble):
+    """MongoDB can't be used."""
 
 
 def connect(uri: str) -> Client:

@@ -23,6 +23,8 @@ from urllib.parse import quote
 import bson
 from scrapy.utils.conf import closest_scrapy_cfg
 
+from spa5.catalogue.text import Trouble
+
 if sys.platform == "linux":
     import fcntl
 
@@ -48,8 +50,8 @@ _COMMAND = bson.encode({"ping": 1, "$db": "admin"})
 _PING = struct.pack("<iiiiiB", 21 + len(_COMMAND), 0, 0, 2013, 0, 0) + _COMMAND  # an OP_MSG
 
 
-class MongodError(Exception):
-    """One line for people: what happened and what to do."""
+class MongodError(Trouble):
+    """The embedded server can't be used."""
 
 
 def data_dir(settings: BaseSettings) -> Path:
