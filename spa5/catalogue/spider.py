@@ -42,7 +42,10 @@ class CatalogueSpider(Spider):
     item_class: ClassVar[type[Item]]
 
     def index_url(self, page: Page) -> str:
-        """The URL of the index page with at most `page.limit` entries from `page.offset` on."""
+        """The URL of the index page with at most `page.limit` entries from `page.offset` on.
+
+        An API that counts pages takes `page.number`.
+        """
         return f"{self.site}{self.path}?limit={page.limit}&offset={page.offset}"
 
     def detail_url(self, key: Key) -> str:
@@ -165,8 +168,16 @@ class CatalogueSpider(Spider):
         rest = walk.answered(page, index.keys, index.count)
         if walk.count is not None:
             self.crawler.stats.set_value("catalogue/expected", walk.count)
-        more = [self.index_request(rest)] if rest else []
+        more = self._rest_request(rest, response.url) if rest else []
         return more + [self.detail_request(key, entry) for key, entry in index.listed.items()]
+
+    def _rest_request(self, rest: Page, url: str) -> list[Request]:
+        """The request for what a page was cut short of, where the API can be asked for that."""
+        try:
+            return [self.index_request(rest)]
+        except ValueError as error:
+            self.outcomes.page_lost(rest, url, f"it holds too few entries, and there is {error}")
+            return []
 
     def parse_detail(self, response: Response) -> Iterator[Item]:
         """Yield the item that a detail holds, if it is the one that was asked for."""

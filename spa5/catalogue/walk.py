@@ -21,6 +21,13 @@ class Page(NamedTuple):
     offset: int
     limit: int
 
+    @property
+    def number(self) -> int:
+        """The page's number, from 1 on; ValueError where no page of this size begins there."""
+        if self.offset % self.limit:
+            raise ValueError(f"no page of {self.limit} begins at {self.offset}")
+        return self.offset // self.limit + 1
+
 
 class Walk:
     """One walk through the index pages, from offset 0 to the end.
