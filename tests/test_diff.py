@@ -139,7 +139,7 @@ def test_a_spider_may_be_named(site: Site, database: Database) -> None:
         (("1", "$ne"), "use digits"),
         (("@missing.txt",), "No such file"),
         (("1", "@ids.txt"), "use digits"),
-        (("--spider", "nope", "1"), "there is no catalogue 'nope', but books, movies"),
+        (("--spider", "nope", "1"), "there is no catalogue 'nope', but books"),
     ],
 )
 def test_wrong_arguments_are_one_line(

@@ -263,7 +263,7 @@ def test_a_spider_may_be_named(movies: Site, database: Database) -> None:
 
 def test_a_spider_that_does_not_exist_is_one_line() -> None:
     ended = run("doctor", "--spider", "nope")
-    assert "FAIL  settings     there is no catalogue 'nope', but books, movies" in ended.output
+    assert "FAIL  settings     there is no catalogue 'nope', but books" in ended.output
     assert (ended.exitcode, ended.log) == (1, "")
 
 
@@ -308,6 +308,7 @@ def test_a_site_that_can_not_be_reached_fails() -> None:
 
 
 INDEX, DETAIL = "/api/book/", "/api/book/{one}/"
+FIRST = f"{INDEX}?limit=1&offset=0"
 
 
 @pytest.mark.parametrize(
@@ -315,6 +316,7 @@ INDEX, DETAIL = "/api/book/", "/api/book/{one}/"
     [
         (INDEX, {"status": 503}, "FAIL", "status 503"),
         (INDEX, {"status": 301, "headers": {"Location": "https://a/"}}, "FAIL", "'https://a/'"),
+        (INDEX, {"status": 301, "headers": {"Location": FIRST}, "times": 1}, "ok", "20 books"),
         (INDEX, {"body": "<p>", "headers": {"Content-Type": "text/html"}}, "FAIL", "(text/html)"),
         (INDEX, {"body": '{"results": 5}'}, "FAIL", "an index page without entries"),
         (INDEX, {"body": '{"results": [5]}'}, "FAIL", "no usable book"),
