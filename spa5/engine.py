@@ -18,8 +18,8 @@ from scrapy.utils.log import get_scrapy_root_handler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scrapy import Request, Spider
-    from scrapy.commands import BaseRunSpiderCommand, fetch
+    from scrapy import Request
+    from scrapy.commands import fetch
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
@@ -98,14 +98,6 @@ def set_delay(crawler: Crawler, request: Request, seconds: float) -> None:
     downloader.per_slot_settings[key] = {"delay": seconds}  # of a slot that is made anew
     if key in downloader.slots:
         downloader.slots[key].delay = seconds
-
-
-def create_crawler(command: BaseRunSpiderCommand, spider: str | type[Spider]) -> Crawler:
-    """Return a command's crawler, which warns where -o or -O writes nothing.
-
-    Without it, and that warning: command.crawler_process.create_crawler(spider).
-    """
-    return command._create_crawler(spider)
 
 
 def stats_of(crawler: Crawler) -> dict[str, Any]:

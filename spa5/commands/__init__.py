@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import argparse
 
     from scrapy import Spider
-    from scrapy.commands import BaseRunSpiderCommand, ScrapyCommand
-    from scrapy.crawler import Crawler, CrawlerProcessBase
+    from scrapy.commands import ScrapyCommand
+    from scrapy.crawler import Crawler
 
     _Base = ScrapyCommand
 else:
@@ -51,26 +51,19 @@ class OnlyLooks(_Base):
 
 
 def run_spider(
-    command: BaseRunSpiderCommand, spider: str | type[Spider], arguments: dict[str, str]
+    command: ScrapyCommand, spider: str | type[Spider], arguments: dict[str, str]
 ) -> int:
     """Run a crawl to its end, and return the exit code that tells whether it did what was asked.
 
     0: it did, or a limit or signal of the user's ended it; 1: it did not; 2: the spider does not
     exist or refuses its arguments or settings, which is told in one line.
     """
-    from spa5.engine import create_crawler, stats_of  # `scrapy doctor` must start without aiohttp
+    from spa5.engine import stats_of  # `scrapy doctor` must start without aiohttp
 
     try:
-        crawler = create_crawler(command, spider)
-        # Scrapy filters at the handler only: each response would make records for nobody.
-        logging.getLogger("scrapy").setLevel(crawler.settings["LOG_LEVEL"])
-        # What was imported stays: the collector need not look at it each time.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        run_crawl(command.crawler_process, crawler, **arguments)
+        stats = stats_of(run_crawl(command, spider, **arguments))
     except (UsageError, KeyError) as error:  # KeyError: no spider of that name
         return refuse(command, error)
-    stats = stats_of(crawler)
     done = str(stats.get("finish_reason")).startswith(_DONE)
     return 0 if done and not any(name.endswith("/unavailable") for name in stats) else 1
 
@@ -84,11 +77,18 @@ def refuse(command: ScrapyCommand, error: Exception) -> int:
     return 2
 
 
-def run_crawl(process: CrawlerProcessBase | None, crawler: Crawler, **arguments: Any) -> None:
+def run_crawl(command: ScrapyCommand, spider: str | type[Spider], **arguments: Any) -> Crawler:
     """Run a crawl to its end; UsageError where the spider refuses its arguments or settings."""
     from spa5.engine import stats_of
 
+    process = command.crawler_process
     assert process
+    crawler = process.create_crawler(spider)
+    # Scrapy filters at the handler only: each response would make records for nobody.
+    logging.getLogger("scrapy").setLevel(crawler.settings["LOG_LEVEL"])
+    # What was imported stays: the collector need not look at it each time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     crawling = process.crawl(crawler, **arguments)
     process.start()
     assert isinstance(crawling, asyncio.Task)
@@ -98,3 +98,4 @@ def run_crawl(process: CrawlerProcessBase | None, crawler: Crawler, **arguments:
         crawling.get_loop().run_until_complete(asyncio.wait([crawling]))
     if crawling.done() and not crawling.cancelled():
         crawling.result()
+    return crawler

@@ -41,14 +41,12 @@ class Command(OnlyLooks, ScrapyCommand):
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.screen.diff import Diff  # `scrapy doctor` must start without the driver
 
-        assert self.crawler_process
         assert self.settings is not None
         try:
             if not args:
                 raise UsageError("give ids, or @FILE with one a line")
             spider = spider_named(self.settings, opts.spider)
-            crawler = self.crawler_process.create_crawler(spider)
-            run_crawl(self.crawler_process, crawler, ids=",".join(args))
+            crawler = run_crawl(self, spider, ids=",".join(args))
         except UsageError as error:
             self.exitcode = refuse(self, error)
             return

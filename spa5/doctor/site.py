@@ -37,7 +37,6 @@ _DOWNLOADS_ALONE: dict[str, Any] = {
     "EXTENSIONS": {},
     "EXTENSIONS_BASE": {},
     "SPIDER_MIDDLEWARES": {},
-    "SPIDER_MIDDLEWARES_BASE": {},
 }
 _NO_GATE = {"spa5.downloadermiddlewares.SiteGate": None}
 
