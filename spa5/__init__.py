@@ -2,7 +2,7 @@
 
 The data's way:
 
-    index page -> SkipStored -> detail -> Item.from_api -> MongoPipeline -> Store -> MongoDB
+    index page -> SkipStored -> detail -> Item.from_api -> MongoPipeline -> Writer -> MongoDB
 
 The rooms, from the top to the bottom; each imports only from those below it:
 

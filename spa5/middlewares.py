@@ -8,13 +8,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Request
-from scrapy.exceptions import CloseSpider
+from scrapy.exceptions import CloseSpider, NotConfigured
 
 from spa5.catalogue.freshness import Freshness
 from spa5.catalogue.listing import DONE, Verdict
-from spa5.catalogue.spider import CatalogueSpider, catalogue_of
+from spa5.catalogue.spider import catalogue_of
 from spa5.engine import idle
-from spa5.mongo.connection import StoreError
+from spa5.mongo.errors import StoreError
 from spa5.mongo.judge import Judge
 from spa5.mongo.store import Seen
 from spa5.pipelines import MongoPipeline
@@ -36,7 +36,22 @@ MOST_ASKED = 10_000  # ids in one question to MongoDB
 END_OF_WALK = object()  # what `Sweeps` tells `SkipStored`, which is between it and the engine
 
 
-class SkipStored:
+class _ForCatalogues:
+    """What the two middlewares share. Spiders of other kinds crawl without them."""
+
+    def __init__(self, crawler: Crawler):
+        if not (spider := catalogue_of(crawler)):
+            raise NotConfigured
+        self.crawler = crawler
+        self.spider = spider
+        self.stats = crawler.stats
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        return cls(crawler)
+
+
+class SkipStored(_ForCatalogues):
     """Lets only those requests for details pass whose items the collection lacks.
 
     For each index page MongoDB is asked once what it holds. The spider's argument `refresh` says
@@ -45,13 +60,8 @@ class SkipStored:
     """
 
     def __init__(self, crawler: Crawler):
-        self.crawler = crawler
-        self.stats = crawler.stats
+        super().__init__(crawler)
         self.freshness = Freshness(crawler.settings.getfloat("REFRESH_AFTER_DAYS"))
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        return cls(crawler)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         details: list[Any] = []  # of given ids: MongoDB is asked for many at once
@@ -77,13 +87,9 @@ class SkipStored:
                 yield output
 
     async def _drop_stored(self, outputs: list[Any]) -> AsyncIterator[Any]:
-        spider = catalogue_of(self.crawler)
-        if spider is None:
-            for output in outputs:
-                yield output
-            return
+        outcomes = self.spider.outcomes
         keys = [one for output in outputs if (one := _key(output)) is not None]
-        due = spider.outcomes.listing.meet(keys)
+        due = outcomes.listing.meet(keys)
         seen, waiting = await self._see(due), set(due)
         for output in outputs:
             one = _key(output)
@@ -92,32 +98,30 @@ class SkipStored:
             if one not in waiting:  # it is listed twice, or what became of it is known
                 continue
             waiting.discard(one)
-            stored = seen and seen.stored.get(one)
-            if stored is None or self.freshness.is_due(spider, output.meta["listed"], stored):
+            stored, listed = seen.stored.get(one), output.meta["listed"]
+            if stored is None or self.freshness.is_due(self.spider, listed, stored):
                 # Workers share out an item once; one that a sweep before left is due again.
                 output.dont_filter = self.stats.get_value("catalogue/sweeps", 1) > 1
                 yield output
-            elif seen and (reason := seen.refused.get(one)):
-                spider.outcomes.not_marked(one, reason)
+            elif reason := seen.refused.get(one):
+                outcomes.not_marked(one, reason)
             else:
-                spider.outcomes.settle(one, DONE)
+                outcomes.settle(one, DONE)
                 self.stats.inc_value("catalogue/skipped")
 
-    async def _see(self, ids: list[Key]) -> Seen | None:
-        """What is stored of these listed items; None where there is no pipeline to ask."""
+    async def _see(self, ids: list[Key]) -> Seen:
+        """What is stored of these listed items; nothing where there is no pipeline to ask."""
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
-        if pipeline is None:
-            return None
-        if not ids:
+        if pipeline is None or not ids:
             return Seen({}, {})
         try:
-            return await pipeline.store.see(ids)
+            return await pipeline.store.mark_listed(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
 
 
-class Sweeps:
+class Sweeps(_ForCatalogues):
     """Repeats the spider's walk until every listed item is in the collection.
 
     After each walk there is a verdict, see `Judge`. A crawl that is not complete after MAX_SWEEPS
@@ -127,38 +131,30 @@ class Sweeps:
     """
 
     def __init__(self, crawler: Crawler):
-        self.crawler = crawler
-        self.stats = crawler.stats
+        super().__init__(crawler)
         self.most_sweeps = max(1, crawler.settings.getint("MAX_SWEEPS"))
         self.drift_share = crawler.settings.getfloat("DRIFT_SHARE")
         self.verdict: Verdict | None = None
 
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        return cls(crawler)
-
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        spider = catalogue_of(self.crawler)
-        if spider is None:
-            async for output in start:
-                yield output
-            yield END_OF_WALK
-            return
-        crew = spider.outcomes.crew
-        walking = self._share(spider, crew) if crew else self._sweep(spider, start)
+        crew = self.spider.outcomes.crew
+        walking = self._share(crew) if crew else self._sweep(start)
         async for output in walking:
             yield output
-        if self.verdict and self.verdict.reason != "finished":
-            raise CloseSpider(self.verdict.reason)
+        if verdict := self.verdict:
+            if verdict.missing is not None:
+                self.stats.set_value("catalogue/missing", verdict.missing)
+            if verdict.reason != "finished":
+                raise CloseSpider(verdict.reason)
 
-    async def _share(self, spider: CatalogueSpider, crew: Crew) -> AsyncIterator[Any]:
+    async def _share(self, crew: Crew) -> AsyncIterator[Any]:
         """Walk while this worker leads, until the shared crawl has ended."""
         while crew.ended is None:
             if not crew.leading:
-                await crew.next_beat()
+                await crew.beats.next()
                 continue
-            spider.outcomes.forget()
-            async for output in self._sweep(spider, spider.start()):
+            self.spider.outcomes.forget()
+            async for output in self._sweep(self.spider.start()):
                 yield output
             if self.verdict:
                 expected = self.stats.get_value("catalogue/expected", 0)
@@ -169,12 +165,10 @@ class Sweeps:
             logger.info("The shared crawl ended: %s", self.verdict.reason)
             if crew.ended["expected"] is not None:
                 self.stats.set_value("catalogue/expected", crew.ended["expected"])
-            self._count_missing(self.verdict)
 
-    async def _sweep(
-        self, spider: CatalogueSpider, start: AsyncIterator[Any]
-    ) -> AsyncIterator[Any]:
+    async def _sweep(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Walk until there is a verdict, or until another worker leads."""
+        spider = self.spider
         walks: list[Walk] = []
         for sweep in range(1, self.most_sweeps + 1):
             spider.begin_walk(sweep)
@@ -189,19 +183,18 @@ class Sweeps:
             await (crew.idle() if crew else idle(self.crawler))
             if spider.walk.is_abandoned or self.stats.get_value("site/unavailable"):
                 return
-            self.verdict = await self._judge(spider, walks, is_last=sweep == self.most_sweeps)
+            self.verdict = await self._judge(walks, is_last=sweep == self.most_sweeps)
             if self.verdict:
                 return
             start = spider.start()
 
-    async def _judge(
-        self, spider: CatalogueSpider, walks: list[Walk], *, is_last: bool
-    ) -> Verdict | None:
+    async def _judge(self, walks: list[Walk], *, is_last: bool) -> Verdict | None:
         """The verdict; None where another walk could help."""
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
         if pipeline is None:
             return Verdict("finished", None, False, "")
         pipeline.drift.end_sweep()
+        spider = self.spider
         judge = Judge(pipeline.store, spider, self.drift_share)
         try:
             verdict = await judge.verdict(walks)
@@ -212,17 +205,12 @@ class Sweeps:
             sweep = self.stats.get_value("catalogue/sweeps")
             logger.info("Sweep %d: %s. Walking again", sweep, verdict.line)
             return None
-        self._count_missing(verdict)
         if not spider.outcomes.crew:
             self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
         await judge.conclude(walks, verdict)
-        if judge.others and verdict.reason == "finished" and spider.is_whole:
+        if judge.others and verdict.reason == "finished" and spider.arguments.is_whole:
             self.stats.set_value("catalogue/unlisted", judge.others)
         return verdict
-
-    def _count_missing(self, verdict: Verdict) -> None:
-        if verdict.missing is not None:
-            self.stats.set_value("catalogue/missing", verdict.missing)
 
 
 def _key(output: Any) -> Key | None:

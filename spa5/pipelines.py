@@ -1,4 +1,4 @@
-"""MongoPipeline: open, process_item, close."""
+"""MongoPipeline: a scraped item is a stored item."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from spa5.catalogue.drift import Drift, Drifted
 from spa5.catalogue.item import ANY, Item
 from spa5.catalogue.listing import FAILED, HELD, REJECTED
 from spa5.catalogue.spider import catalogue_of
-from spa5.mongo.connection import StoreError
 from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected
+from spa5.mongo.errors import StoreError
 from spa5.mongo.groupcommit import GroupCommit
 from spa5.mongo.store import Store
+from spa5.mongo.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,28 +43,21 @@ class MongoPipeline:
     """Upserts each item into MongoDB, and returns it when MongoDB has acknowledged it.
 
     Items are those of a CatalogueSpider; another spider's are dataclasses, dicts or Scrapy items
-    with an `id`. Settings: MONGO_…, see Store, and
-    DRIFT_SHARE.
+    with an `id`. Settings: DRIFT_SHARE, and MONGO_…, see Store.
     """
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
         self.stats = crawler.stats
-        spider = catalogue_of(crawler)
+        spider, settings = catalogue_of(crawler), crawler.settings
         self.schema = spider.schema if spider else ANY
         self.emptied: Counter[str] = Counter()  # documents that lost the field
-        self.drift = Drift(
-            crawler.settings.getfloat("DRIFT_SHARE"),
-            self._count_emptied,
-            accepted=spider is not None and spider.arguments.accepts_drift,
-        )
-        self.store = Store(
-            crawler.settings,
-            crawler.spider.name if crawler.spider else "items",
-            self.schema,
-            crawler.stats.inc_value,
-            self.drift.admit,
-        )
+        accepted = spider is not None and spider.arguments.accepts_drift
+        share = settings.getfloat("DRIFT_SHARE")
+        self.drift = Drift(share, self._count_emptied, accepted=accepted)
+        name = crawler.spider.name if crawler.spider else "items"
+        self.store = Store(settings, name, self.schema, crawler.stats.inc_value)
+        self.writer = Writer(self.store, self.drift.admit)
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
             self._write, size=lambda document: len(document.content)
@@ -81,7 +75,7 @@ class MongoPipeline:
             raise CloseSpider("mongo_unavailable") from None
         except asyncio.CancelledError:  # by `run_crawl`, after a signal
             raise CloseSpider("shutdown") from None
-        logger.info("%s go to %s", self.schema.nouns.capitalize(), self.store.place)
+        logger.info("%s go to %s", self.schema.nouns.capitalize(), self.store.connection.place)
 
     async def process_item(self, item: Any) -> Any:
         try:
@@ -120,17 +114,14 @@ class MongoPipeline:
 
     def _say_held_back(self, item: Any, error: HeldBack) -> None:
         if self.stats.get_value("mongo/held_back") is None:
-            logger.warning(
-                "%s is held back until this sweep has ended, and so are further ones: %s",
-                self._name(item),
-                error,
-            )
+            said = "%s is held back until this sweep has ended, and so are further ones: %s"
+            logger.warning(said, self._name(item), error)
         self.stats.inc_value("mongo/held_back")
 
     async def _count_emptied(self, field: str) -> int:
         """Count one more document that loses this field, in all workers of a shared crawl."""
         if self._crew:
-            return await self._crew.count_emptied(field)
+            return await self._crew.link.count_emptied(field)
         self.emptied[field] += 1
         return self.emptied[field]
 
@@ -142,7 +133,7 @@ class MongoPipeline:
         if self.drift.found:
             raise self.drift.found
         self.stats.inc_value("mongo/batches")
-        return await self.store.write(documents)
+        return await self.writer.write(documents)
 
     @property
     def _crew(self) -> Crew | None:

@@ -14,6 +14,10 @@ TWISTED_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"  # mo
 
 # The site, and how politely it is asked.
 SITE_URL = environ.get("SITE_URL")  # unset: the spider's own
+# For a site with a log-in. The environment is the place for them: everybody on the machine can read
+# command lines.
+SITE_USER = environ.get("SITE_USER")
+SITE_PASSWORD = environ.get("SITE_PASSWORD")
 USER_AGENT = "spa5 (Scrapy)"
 DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
 ROBOTSTXT_OBEY = True
@@ -41,6 +45,7 @@ DOWNLOADER_MIDDLEWARES = {
     "spa5.downloadermiddlewares.Decompression": 590,
     "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
     "spa5.downloadermiddlewares.Redirect": 600,
+    "spa5.downloadermiddlewares.Authorization": 950,  # behind the cache
     "scrapy.downloadermiddlewares.redirect.MetaRefreshMiddleware": None,
     "scrapy.downloadermiddlewares.httpauth.HttpAuthMiddleware": None,
     "scrapy.downloadermiddlewares.cookies.CookiesMiddleware": None,

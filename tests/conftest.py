@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,13 +12,12 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.helpers.crawls import Ended, run
+from tests.helpers.databases import Database
 from tests.helpers.mongods import PASSWORD, mongod_with_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pymongo.collection import Collection
 
 _number = itertools.count(1)
 
@@ -43,7 +41,7 @@ def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    with MongoClient(mongo_uri) as client:
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
         yield client
 
 
@@ -52,29 +50,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with the users `reader` and `writer` of the database "guarded"."""
     with mongod_with_users(tmp_path_factory.mktemp("auth"), "guarded", PASSWORD) as host:
         yield host
-
-
-@dataclass
-class Database:
-    """A database of one test, and crawls into it."""
-
-    uri: str
-    name: str
-    books: Collection[dict[str, Any]]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"MONGO_URI": self.uri, "MONGO_DATABASE": self.name}
-
-    def crawl(self, site: str, *args: str, **environment: str) -> Ended:
-        """Run `scrapy crawl books` against `site` into this database."""
-        stats = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")
-        settings = self.environment | {"SITE_URL": site} | environment
-        return run("crawl", "books", *stats, *args, **settings)
-
-    def stored(self) -> dict[str, dict[str, Any]]:
-        """The stored books by id."""
-        return {book["id"]: book for book in self.books.find()}
 
 
 @pytest.fixture

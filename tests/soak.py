@@ -24,11 +24,11 @@ from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
 from spa5.catalogue.drift import MOST_EMPTIED
-from tests.conftest import Database
+from tests.helpers.databases import Database
 from tests.helpers.mongods import Mongod, running_mongod
 from tests.helpers.running import Running, crawling
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite, running_site
-from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
     from tests.helpers.crawls import Ended

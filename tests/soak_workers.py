@@ -23,12 +23,12 @@ from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 from redis.exceptions import RedisError
 
-from tests.conftest import Database
+from tests.helpers.databases import Database
 from tests.helpers.mongods import Mongod, running_mongod
 from tests.helpers.redises import RedisServer, running_redis
 from tests.helpers.running import Running, crawling
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite, running_site
-from tests.test_crawl import assert_holds_catalogue
 
 KILLED = -signal.SIGKILL
 MOST_JOINS = 30  # workers in a round

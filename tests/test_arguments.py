@@ -16,7 +16,7 @@ from tests.standin.site import running_site
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_without_the_projects_settings_one_line_says_where_they_are(settings: Se
 
 
 def test_ids_of_a_file_are_crawled(database: Database, file: Path) -> None:
-    with running_site(books=30) as site:
+    with running_site(30) as site:
         ids = site.catalogue.ids[3:25:2]
         file.write_text("\n".join(ids))
         crawl = database.crawl(site.url, "-a", f"ids=@{file}")
@@ -133,7 +133,7 @@ def test_ids_of_a_file_are_crawled(database: Database, file: Path) -> None:
 
 
 def test_a_file_that_is_missing_is_one_line_and_nothing_is_asked(database: Database) -> None:
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         crawl = database.crawl(site.url, "-a", "ids=@missing.txt")
         assert site.stats()["index"] == site.stats()["detail"] == 0
     said = "scrapy crawl: ids='@missing.txt' can't be read: No such file or directory"
@@ -143,7 +143,7 @@ def test_a_file_that_is_missing_is_one_line_and_nothing_is_asked(database: Datab
 
 
 def test_a_jobdir_is_refused_with_what_to_do_instead(database: Database, tmp_path: Path) -> None:
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         crawl = database.crawl(site.url, "-s", f"JOBDIR={tmp_path / 'jd'}")
         assert site.stats()["index"] == 0
     assert crawl.exitcode == 2

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.crawls import run
+from tests.helpers.stored import as_stored, content
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import as_stored, content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=30) as site:
+    with running_site(30) as site:
         yield site
 
 

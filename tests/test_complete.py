@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers.crawls import run
+from tests.helpers.endings import answer, assert_is_finished, assert_is_incomplete
 from tests.helpers.running import crawling
+from tests.helpers.stored import DETAILS, assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import DETAILS, assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Database
-    from tests.helpers.crawls import Ended
+    from tests.helpers.databases import Database
 
 BOOKS = 100
 YEAR = timedelta(days=365)
@@ -38,26 +38,9 @@ def site(catalogue: Site) -> Iterator[Site]:
     catalogue.control(count_true=1, repeat=[], empty=[], swap=False, hold=None, override=answers)
 
 
-def answer(site: Site, ids: list[str], body: Any, status: int = 200) -> None:
-    said = {"body": json.dumps(body), "status": status}
-    site.control(override={f"/api/book/{one}/": said for one in ids})
-
-
 def hold(site: Site) -> None:
     """Let details wait behind the first ones: a crawl can't end before it is let go."""
     site.control(hold={"paths": DETAILS, "first": 60})
-
-
-def assert_is_incomplete(crawl: Ended, missing: int) -> None:
-    assert (crawl.exitcode, crawl.reason) == (1, "incomplete"), crawl.log
-    assert crawl.stats["catalogue/missing"] == missing
-    assert "Traceback" not in crawl.log
-
-
-def assert_is_finished(crawl: Ended, sweeps: int = 1) -> None:
-    assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
-    assert (crawl.stats["catalogue/missing"], crawl.stats["catalogue/sweeps"]) == (0, sweeps)
-    assert "Traceback" not in crawl.log
 
 
 @pytest.mark.parametrize("count", [50, 100])

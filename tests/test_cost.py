@@ -21,16 +21,18 @@ from spa5.catalogue.item import schema_of
 from spa5.items import Book
 from spa5.mongo.documents import Document
 from spa5.mongo.store import Store
+from spa5.mongo.writer import Writer
 from spa5.spiders.books import BooksSpider
 from tests.helpers.crawls import ROOT
 from tests.helpers.mongods import running_mongod
-from tests.standin.site import Catalogue, running_site
+from tests.standin.books import Books
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 COMMANDS = ("find", "getMore", "insert", "update", "aggregate", "createIndexes")
 
@@ -47,7 +49,7 @@ def mongo_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    with MongoClient(mongo_uri) as client:
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
         yield client
 
 
@@ -64,7 +66,7 @@ def spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 def test_a_first_crawl_costs_a_query_a_page_and_an_upsert_a_batch(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
-    with running_site(books=250) as site:
+    with running_site(250) as site:
         before = commands(mongo)
         crawl = database.crawl(site.url)
         cost = spent(before, commands(mongo))
@@ -81,7 +83,7 @@ def test_a_first_crawl_costs_a_query_a_page_and_an_upsert_a_batch(
 def test_a_second_crawl_costs_a_query_and_an_update_a_page(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
-    with running_site(books=250) as site:
+    with running_site(250) as site:
         database.crawl(site.url)
         site.reset()
         before = commands(mongo)
@@ -95,7 +97,7 @@ def test_a_batch_that_waits_is_written_at_once(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
     """Of new books in one upsert; of stored ones in one query and one update."""
-    catalogue = Catalogue(300)
+    catalogue = Books(300)
     books = [vars(Book.from_api(catalogue.detail(one))) for one in catalogue.ids]
 
     async def write() -> list[dict[str, int]]:
@@ -103,12 +105,13 @@ def test_a_batch_that_waits_is_written_at_once(
         settings |= {"MONGO_DATABASE": database.name}
         store = Store(Settings(settings), "books", schema_of(Book), lambda stat, by: None)
         await store.open()
+        writer = Writer(store)
         try:
             costs = []
             for _ in range(3):
                 documents = [Document.from_item(book, schema_of(Book)) for book in books]
                 before = commands(mongo)
-                await store.write(documents)
+                await writer.write(documents)
                 costs.append(spent(before, commands(mongo)))
             return costs
         finally:
@@ -122,7 +125,7 @@ def test_a_batch_that_waits_is_written_at_once(
 
 def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
     """Twisted's, with its TLS; that took a fifth of the time from start to first request."""
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         crawl = database.crawl(site.url, PYTHONPROFILEIMPORTTIME="1")
     assert crawl.exitcode == 0
     imported = {line.rpartition("|")[2].strip() for line in crawl.log.splitlines()}
@@ -144,19 +147,34 @@ def test_a_book_costs_no_more_calls_of_functions_than_it_did(
 
 def calls(books: int, database: Database, profile: Path) -> int:
     """How many functions a crawl of so many books calls."""
-    command = [sys.executable, "-m", "cProfile", "-o", profile, "-m", "scrapy", "crawl", "books"]
+    command = [
+        sys.executable,
+        "-m",
+        "cProfile",
+        "-o",
+        str(profile),
+        "-m",
+        "scrapy",
+        "crawl",
+        "books",
+    ]
     with running_site(books) as site:
         environment = os.environ | database.environment | {"SITE_URL": site.url}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
     database.books.drop()
-    return int(pstats.Stats(str(profile)).total_calls)
+    return int(vars(pstats.Stats(str(profile)))["total_calls"])
 
 
 def test_a_response_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the middleware that judges it; the spider finds it decoded."""
     calls = []
     loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda text: calls.append(text) or loads(text))
+
+    def counted(text: str) -> Any:
+        calls.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(json, "loads", counted)
     response = JsonResponse("http://x/api/book/1/", body=b'{"id": "1"}')
     answers = Answers(BooksSpider())
     assert answers.flaw(response, {"key": "1"}) is None

@@ -15,85 +15,28 @@ from scrapy.utils.project import get_project_settings
 from spa5.catalogue.walk import Page
 from spa5.doctor.machine import spider_of
 from tests.helpers.crawls import ROOT, run
+from tests.helpers.stored import BOOKKEEPING, DETAILS, as_stored, assert_holds_catalogue, content
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 SHARED = ROOT.parent / "shared" / "site"
-DETAILS = r"/api/book/\d"
-BOOKKEEPING = {"_id", "first_crawled_at", "crawled_at", "changed_at", "listed_at"}
 
 
 @pytest.fixture(scope="module")
 def big_site() -> Iterator[Site]:
-    with running_site(books=9040) as site:
+    with running_site(9040) as site:
         yield site
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=230) as site:
+    with running_site(230) as site:
         yield site
-
-
-def fold(text: str | None) -> str | None:
-    return None if text is None else re.sub(r"\s+", " ", text).strip()
-
-
-def trimmed(text: str | None) -> str | None:
-    return None if text is None else text.strip()
-
-
-def moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    moment = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
-    fraction = re.search(r"\.(\d{3})", text)
-    return moment + timedelta(milliseconds=int(fraction[1]) if fraction else 0)
-
-
-def as_stored(detail: dict[str, Any]) -> dict[str, Any]:
-    """The document that the design asks for, written down without the project's own code."""
-    lines = {name: fold(detail.get(name)) for name in ("name", "publisher", "isbn", "price")}
-    links = {name: fold(detail.get(name)) for name in ("url", "cover")}
-    lists = {
-        name: [fold(one) for one in detail.get(name) or [] if fold(one)]
-        for name in ("authors", "translators", "tags")
-    }
-    known = {
-        "id": detail["id"],
-        **lines,
-        **links,
-        **lists,
-        "introduction": trimmed(detail.get("introduction")),
-        "catalog": trimmed(detail.get("catalog")),
-        "page_number": detail.get("page_number"),
-        "score": float(detail["score"]) if detail.get("score") else None,
-        "comments": [
-            {"id": one["id"], "content": trimmed(one["content"])}
-            for one in detail.get("comments") or []
-        ],
-        "published_at": moment(detail.get("published_at")),
-        "updated_at": moment(detail.get("updated_at")),
-    }
-    extra = {name: value for name, value in detail.items() if name not in known}
-    return known | ({"extra": extra} if extra else {})
-
-
-def content(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in BOOKKEEPING}
-
-
-def assert_holds_catalogue(database: Database, site: Site) -> None:
-    stored = database.stored()
-    assert len(stored) == database.books.count_documents({})
-    assert sorted(stored) == sorted(site.catalogue.ids)
-    for book_id, document in stored.items():
-        assert content(document) == as_stored(site.catalogue.detail(book_id))
 
 
 def test_the_whole_catalogue_is_stored_as_it_was_served(big_site: Site, database: Database) -> None:
@@ -323,7 +266,8 @@ def test_what_is_wrong_in_one_book_leaves_its_neighbours_alone(
 def test_listed_entries_without_a_usable_id_are_counted_and_not_asked_for(
     site: Site, database: Database
 ) -> None:
-    bad = [None, 5, [], {}, *({"id": one} for one in (None, {"$gt": ""}, "../../admin", "1?x=2"))]
+    bad: list[Any] = [None, 5, [], {}]
+    bad += ({"id": one} for one in (None, {"$gt": ""}, "../../admin", "1?x=2"))
     page = {"count": 9, "results": [*bad, {"id": int(site.catalogue.ids[0])}]}
     site.control(override={"/api/book/": {"body": json.dumps(page)}})
     crawl = database.crawl(site.url)

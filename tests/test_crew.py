@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spa5.catalogue.item import schema_of
-from spa5.crew import outage, wire
+from spa5.crew import wire
 from spa5.crew.crew import Crew
+from spa5.crew.link import Link
 from spa5.crew.mail import Mail
 from spa5.crew.server import RedisUnavailable
 from spa5.items import Book
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
 
     from redis import Redis
+
+    from spa5.catalogue.item import Key
 
 MOST_SECONDS = 120  # then a test hangs
 BOOK = schema_of(Book)
@@ -57,10 +60,9 @@ class Worker:
         self.busy = False
         self.totals: dict[str, int] = {}
         self.heard: list[tuple[str, str, str]] = []
-        self.mail = Mail(BOOK, self.count)
-        self.crew = Crew(
-            server.url, prefix, scope, self.mail, lambda: self.busy, lambda: self.totals, self.count
-        )
+        self.mail = Mail(BOOK, lambda: self.totals, self.count)
+        link = Link(server.url, prefix, scope, self.count)
+        self.crew = Crew(link, self.mail, lambda: self.busy)
 
     def count(self, stat: str, by: Any) -> None:
         self.stats[stat] += by
@@ -73,25 +75,25 @@ class Worker:
 
     async def beat(self) -> None:
         """Return after a beat that begins from now on, or after a failure."""
-        next_one = self.crew._beaten
-        self.crew._hurry.set()
-        while not (next_one.is_set() or self.crew.failure):
+        next_one = self.crew.beats._next
+        self.crew.beats.hurry()
+        while not (next_one.is_set() or self.crew.beats.failure):
             self.beaten.clear()
             await self.beaten.wait()
 
-    async def take(self, most: int = 100) -> list[str]:
+    async def take(self, most: int = 100) -> list[Key]:
         """The ids that it gets."""
         self.crew.want(most)
-        await self.crew.next_beat()
+        await self.crew.beats.next()
         ids = [one for one, _ in self.mail.taken]
         self.mail.taken.clear()
         return ids
 
     async def fail(self) -> str:
         """Why it can't go on."""
-        while self.crew.failure is None:
+        while self.crew.beats.failure is None:
             await self.beat()
-        return self.crew.failure
+        return self.crew.beats.failure
 
 
 @asynccontextmanager
@@ -150,7 +152,7 @@ def test_outcomes_wait_until_the_leader_listens(server: RedisServer, redis: Redi
             leader.crew.heard = None
             other.crew.tell("1", "gone")
             while other.mail.outcomes:
-                await other.crew.next_beat()
+                await other.crew.beats.next()
             leader.crew.tell("2", "gone")
             leader.listen()
             await leader.crew.idle()
@@ -187,11 +189,11 @@ def test_a_new_leader_hears_what_the_old_one_has_not(server: RedisServer, redis:
             leader.crew.heard = None
             other.crew.tell("1", "gone")
             while other.mail.outcomes:
-                await other.crew.next_beat()
+                await other.crew.beats.next()
             await leader.crew.leave()
             other.listen()
             while not other.crew.leading:
-                await other.crew.next_beat()
+                await other.crew.beats.next()
             await other.crew.idle()
             assert other.heard == [("1", "gone", "")]
 
@@ -202,7 +204,7 @@ def test_the_leader_is_not_idle_while_another_works(server: RedisServer, redis: 
     async def scenario() -> None:
         async with crew(server, 2) as (leader, other):
             leader.crew.share("1", {}, once=True)
-            await leader.crew.next_beat()
+            await leader.crew.beats.next()
             other.busy = True
             assert await other.take() == ["1"]
             idle = asyncio.ensure_future(leader.crew.idle())
@@ -221,7 +223,7 @@ def test_a_request_is_shared_out_once(server: RedisServer, redis: Redis) -> None
             for one in ("1", "2", "1"):
                 leader.crew.share(one, {}, once=True)
             leader.crew.share("2", {}, once=False)
-            await leader.crew.next_beat()
+            await leader.crew.beats.next()
             assert await other.take(most=1) + await leader.take() == ["1", "2"]
             assert await other.take() == ["2"]
             assert leader.stats["dupefilter/filtered"] == 1
@@ -234,7 +236,7 @@ def test_workers_take_their_share_of_what_waits(server: RedisServer, redis: Redi
         async with crew(server, 3) as workers:
             for one in range(9):
                 workers[0].crew.share(str(one), {}, once=True)
-            await workers[0].crew.next_beat()
+            await workers[0].crew.beats.next()
             assert [len(await worker.take()) for worker in workers] == [3, 2, 2]
 
     run(scenario())
@@ -257,13 +259,13 @@ def test_who_leaves_gives_back_what_he_took(server: RedisServer, redis: Redis) -
     async def scenario() -> None:
         async with crew(server, 2) as (leader, other):
             leader.crew.share("1", {"name": "one"}, once=True)
-            await leader.crew.next_beat()
+            await leader.crew.beats.next()
             other.crew.want(1)
-            await other.crew.next_beat()
+            await other.crew.beats.next()
             other.mail.give_back()
             await other.crew.leave()
             leader.crew.want(1)
-            await leader.crew.next_beat()
+            await leader.crew.beats.next()
             assert list(leader.mail.taken) == [("1", {"name": "one"})]
 
     run(scenario())
@@ -283,7 +285,7 @@ def test_only_the_leader_ends_the_crawl(server: RedisServer, redis: Redis) -> No
             assert other.crew.ended
             assert other.crew.ended["reason"] == "incomplete"
             assert (other.crew.ended["expected"], other.crew.ended["missing"]) == (4, None)
-            assert other.crew.totals == leader.crew.totals == {"mongo/inserted": 4}
+            assert other.mail.totals == leader.mail.totals == {"mongo/inserted": 4}
 
     run(scenario())
 
@@ -317,9 +319,7 @@ def test_a_full_redis_is_one_outage(
     server: RedisServer,
     redis: Redis,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(outage, "_STEADY_SECONDS", MOST_SECONDS)  # however slow the beats are
     caplog.set_level(logging.INFO)
 
     async def scenario() -> None:
@@ -327,6 +327,7 @@ def test_a_full_redis_is_one_outage(
             redis.config_set("maxmemory", 1)
             leader.crew.share("1", {}, once=True)
             for worker in (leader, other):
+                worker.crew.outage.steady_seconds = MOST_SECONDS  # however slow the beats are
                 while not worker.crew.outage.is_on:
                     await worker.beat()
             for _ in range(5):  # it comes and goes
@@ -355,13 +356,13 @@ def test_a_redis_that_stays_full_ends_the_worker(
         async with crew(server, 1) as (worker,):
             worker.crew.outage.most_seconds = 1
             redis.config_set("maxmemory", 1)
-            while worker.crew.failure is None:
+            while worker.crew.beats.failure is None:
                 if comes_and_goes:
                     redis.config_set("maxmemory", 0)
                     await worker.beat()
                     redis.config_set("maxmemory", 1)
                 await worker.beat()
-            assert "stayed away" in worker.crew.failure
+            assert "stayed away" in worker.crew.beats.failure
 
     run(scenario())
 
@@ -402,11 +403,11 @@ def test_garbage_is_dropped_counted_and_told_once(
             for one, garbage in enumerate(GARBAGE):
                 redis.hset("books:a:totals", str(one), garbage)
             await worker.beat()
-            assert worker.crew.totals == {"mongo/inserted": 1}
+            assert worker.mail.totals == {"mongo/inserted": 1}
             worker.crew.share("1", {}, once=True)
-            await worker.crew.next_beat()
+            await worker.crew.beats.next()
             assert await worker.take() == ["1"]
-            assert worker.crew.failure is None
+            assert worker.crew.beats.failure is None
 
     run(scenario())
     (said,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -497,7 +498,7 @@ def test_scores_that_no_worker_sets_hinder_nobody(server: RedisServer, redis: Re
 def test_a_beat_that_fails_for_any_reason_ends_the_worker(
     server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def break_down(*outcome: str) -> None:
+    def break_down(*outcome: Any) -> None:
         raise KeyError(outcome)
 
     async def scenario() -> None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=5) as site:
+    with running_site(5) as site:
         yield site
 
 
@@ -105,7 +105,7 @@ def test_what_can_not_be_compared_is_trouble(site: Site, crawled: Database) -> N
 
 
 def test_many_ids_come_from_a_file_and_are_one_query(crawled: Database, tmp_path: Path) -> None:
-    with running_site(books=300) as site:
+    with running_site(300) as site:
         ids = site.catalogue.ids
         file = tmp_path / "ids.txt"
         file.write_text("\n".join(ids))

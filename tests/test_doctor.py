@@ -24,22 +24,31 @@ from scrapy.settings import Settings
 from spa5.doctor import checks, machine
 from spa5.doctor.examine import examine as examined
 from spa5.mongo.server import EmbeddedServer
-from tests.faults.test_doors import https_site, self_signed
 from tests.helpers.crawls import ROOT, run, scrapy
 from tests.helpers.disk import small_disk
+from tests.helpers.embedded import (
+    USER,
+    fake_wheel,
+    kill,
+    next_line,
+    ping,
+    python,
+    servers,
+    wait_for_end,
+)
 from tests.helpers.mongods import PASSWORD, replica_set
 from tests.helpers.redises import RedisServer, needs_redis, running_redis
 from tests.helpers.terminal import scrapy_on_terminal
+from tests.helpers.tls import https_site, self_signed
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_mongod import USER, fake_wheel, kill, next_line, ping, python, servers, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from spa5.doctor.checks import Line
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 NOWHERE = "https://nowhere"  # not valid, which is known at once
 PROMISED_SECONDS = 10  # on a machine that has time
@@ -49,7 +58,7 @@ LOCAL = ("Python", "packages", "reactor", "modules", "settings")
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 
@@ -464,7 +473,7 @@ def test_where_no_books_are_yet_no_server_is_started(site: Site, directory: Path
 
 
 def test_where_books_are_the_server_is_started_and_stopped(site: Site, directory: Path) -> None:
-    async def use() -> tuple[dict[str, Line], bool]:
+    async def use() -> dict[str, Line]:
         server = EmbeddedServer(directory)
         await server.start()
         await server.stop()

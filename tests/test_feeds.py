@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 FIELDS = [field.name for field in fields(Book)]
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=5) as site:
+    with running_site(5) as site:
         yield site
 
 
@@ -67,7 +67,7 @@ def test_a_feed_holds_the_books_as_they_are_stored(
     database: Database, tmp_path: Path, kind: str
 ) -> None:
     feed = tmp_path / f"books.{kind}"
-    with running_site(books=200) as site:
+    with running_site(200) as site:
         assert database.crawl(site.url, "-O", str(feed)).exitcode == 0
     books = read(feed)
     assert all(list(book) == FIELDS for book in books)
@@ -85,7 +85,7 @@ def test_a_feed_says_dates_in_iso_8601_and_letters_as_they_are(
     database: Database, tmp_path: Path
 ) -> None:
     feed = tmp_path / "books.jsonl"
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         one = site.catalogue.ids[0]
         detail = {
             **site.catalogue.detail(one),
@@ -103,7 +103,7 @@ def test_skipped_books_are_not_in_a_feed_until_all_are_refreshed(
     database: Database, tmp_path: Path
 ) -> None:
     feed = tmp_path / "books.jsonl"
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         database.crawl(site.url)
         database.crawl(site.url, "-O", str(feed))
         assert read(feed) == []
@@ -157,7 +157,7 @@ def test_items_that_are_not_known_get_no_header(tmp_path: Path) -> None:
 
 def test_what_mongodb_refuses_is_in_no_feed(database: Database, tmp_path: Path) -> None:
     feed = tmp_path / "books.jsonl"
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         one = site.catalogue.ids[0]
         database.books.create_index("url", unique=True)
         database.books.insert_one({"id": "1", "url": site.catalogue.detail(one)["url"]})

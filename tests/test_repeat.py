@@ -14,9 +14,9 @@ from pymongo import MongoClient
 from spa5.mongo.server import EmbeddedServer
 from tests.helpers.crawls import run, scrapy
 from tests.helpers.running import crawling
+from tests.helpers.stored import DETAILS, as_stored, assert_holds_catalogue, content
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import DETAILS, as_stored, assert_holds_catalogue, content
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from pymongo.collection import Collection
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=230) as site:
+    with running_site(230) as site:
         yield site
 
 

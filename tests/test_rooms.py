@@ -81,6 +81,25 @@ def test_nothing_but_spiders_and_items_speaks_of_one_site_s_items() -> None:
     assert wrong == []
 
 
+def test_the_tests_readme_leads_from_every_module_to_its_tests_and_back() -> None:
+    tests, package = ROOT / "tests", ROOT / "spa5"
+    text = (tests / "README.md").read_text()
+    named = {
+        name for name in re.findall(r"`((?:\w+/)?\w+\.py)`", text) if (package / name).exists()
+    }
+    own = (file for file in modules().values() if file.name != "__init__.py")
+    assert {file.relative_to(package).as_posix() for file in own} <= named
+    linked = set(re.findall(r"\]\(([\w/]+\.py)\)", text))
+    assert linked == {file.relative_to(tests).as_posix() for file in tests.rglob("test_*.py")}
+
+
+def test_no_test_module_imports_another() -> None:
+    importing = re.compile(r"(from|import) tests\.(\w+\.)*(test_\w+|conftest)\b")
+    files = list((ROOT / "tests").rglob("*.py"))
+    assert files
+    assert [file for file in files if importing.search(file.read_text())] == []
+
+
 def test_every_folder_with_modules_is_a_package_or_an_egg_would_lack_it() -> None:
     folders = {file.parent for file in (ROOT / "spa5").rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

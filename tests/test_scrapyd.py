@@ -13,20 +13,20 @@ import pytest
 from scrapyd_client import ScrapydClient
 from scrapyd_client.exceptions import MalformedResponse
 
+from tests.helpers.embedded import servers
 from tests.helpers.redises import BINARY, RedisServer, needs_redis, running_redis
 from tests.helpers.running import MOST_SECONDS, database_at, embedded_database
 from tests.helpers.scrapyds import Scrapyd, copy_project, running_scrapyd
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
-from tests.test_mongod import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
     from tests.helpers.crawls import Ended
+    from tests.helpers.databases import Database
 
 BOOKS = 120
 SECRET = "s3cret"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.crawls import _OWN, ROOT
+from tests.helpers.crawls import OWN, ROOT
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 SCRIPT = """
 from scrapy.crawler import AsyncCrawlerProcess
@@ -67,12 +67,12 @@ process.start()
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 
 def python(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=ROOT,

@@ -15,7 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.standin.site import AUTHORS, FAULTS, ROOT, Catalogue, RunningSite, running_site
+from tests.helpers.crawls import ROOT
+from tests.standin.books import AUTHORS, Books
+from tests.standin.faults import FAULTS
+from tests.standin.site import RunningSite, running_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,12 +183,12 @@ def test_both_processes_make_the_same_books(site: RunningSite) -> None:
 
 
 def test_another_seed_makes_other_books() -> None:
-    assert Catalogue(50, seed=1).ids == Catalogue(50, seed=1).ids
-    assert not set(Catalogue(50, seed=1).ids) & set(Catalogue(50, seed=2).ids)
+    assert Books(50, seed=1).ids == Books(50, seed=1).ids
+    assert not set(Books(50, seed=1).ids) & set(Books(50, seed=2).ids)
 
 
 def test_ids_are_distinct_digits_of_several_lengths() -> None:
-    ids = Catalogue(9040).ids
+    ids = Books(9040).ids
     assert len(set(ids)) == 9040
     assert all(re.fullmatch(r"\d{6,8}", i) for i in ids)
     assert {len(i) for i in ids} == {6, 7, 8}
@@ -193,7 +196,7 @@ def test_ids_are_distinct_digits_of_several_lengths() -> None:
 
 @pytest.fixture(scope="module")
 def many() -> list[dict[str, Any]]:
-    catalogue = Catalogue(3000)
+    catalogue = Books(3000)
     return [catalogue.detail(book_id) for book_id in catalogue.ids]
 
 
@@ -549,7 +552,7 @@ def start(*options: str) -> subprocess.Popen[str]:
 def test_a_signal_ends_it_cleanly_with_requests_under_way(number: signal.Signals) -> None:
     with start() as process:
         assert process.stdout
-        site = RunningSite(process.stdout.readline().strip(), Catalogue(20))
+        site = RunningSite(process.stdout.readline().strip(), Books(20))
         site.control(faults={"share": 1, "kinds": ["slow"]})
         with closing(HTTPConnection(urlsplit(site.url).netloc, timeout=10)) as connection:
             connection.request("GET", "/api/book/")
@@ -568,7 +571,7 @@ def test_it_ends_when_its_stdin_closes_if_asked_to() -> None:
 
 def test_the_options_of_the_command_are_obeyed() -> None:
     with running_site(25, seed=5, latency=0.05, cap=7, prerender=True) as site:
-        assert listed(site) == Catalogue(25, seed=5).ids[:7]
+        assert listed(site) == Books(25, seed=5).ids[:7]
         book_id = site.catalogue.ids[0]
         assert detail(site, book_id) == site.catalogue.detail(book_id)
 

@@ -20,6 +20,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
+from pymongo.errors import AutoReconnect, OperationFailure
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.http import JsonResponse
 from scrapy.settings import Settings
@@ -28,21 +29,27 @@ from scrapy.utils.test import get_crawler
 from spa5.catalogue.fields import storable
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
-from spa5.mongo.connection import StoreError, has_local_server
+from spa5.mongo import found
+from spa5.mongo.connection import Connection, has_local_server
 from spa5.mongo.documents import Document, Rejected
+from spa5.mongo.errors import StoreError
+from spa5.mongo.retry import Retry
 from spa5.mongo.store import Store
+from spa5.mongo.writer import Writer
 from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
-from tests.conftest import Database
+from tests.helpers.databases import Database
 from tests.helpers.mongods import PASSWORD, old_server, replica_set
-from tests.standin.site import Catalogue, running_site
+from tests.helpers.stored import as_stored
+from tests.standin.books import Books
 from tests.standin.site import RunningSite as Site
-from tests.test_crawl import as_stored
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
+    from spa5.catalogue.item import Key
     from tests.helpers.crawls import Ended
 
 TIMES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at")
@@ -52,7 +59,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with running_site(books=20) as site:
+    with running_site(20) as site:
         yield site
 
 
@@ -96,7 +103,7 @@ def refusal(settings: dict[str, str]) -> str:
                 await store.open()
         finally:
             await store.close()
-        return f"{caught.value} {store.place}"
+        return f"{caught.value} {store.connection.place}"
 
     return asyncio.run(main())
 
@@ -256,9 +263,7 @@ def test_a_database_in_the_uri_that_is_not_used_is_told(site: Site, database: Da
     assert "MONGO_DATABASE" in line
 
 
-@pytest.mark.parametrize(
-    ("database_name", "collection"), [("", "b"), ("a.b", "b"), ("b", ""), ("b", "$b"), ("b", "b.")]
-)
+@pytest.mark.parametrize(("database_name", "collection"), [("a.b", "b"), ("b", "$b"), ("b", "b.")])
 def test_names_that_mongodb_does_not_take_are_one_line(
     mongo_uri: str, database_name: str, collection: str
 ) -> None:
@@ -300,7 +305,7 @@ def with_store(database: Database, work: Callable[[Store], Awaitable[Any]]) -> A
 def write(database: Database, *items: Any) -> list[Any]:
     """Write the items as one batch; the outcome of each, the class of an exception."""
     documents = [encoded(vars(item) if isinstance(item, Book) else item) for item in items]
-    outcomes = with_store(database, lambda store: store.write(documents))
+    outcomes = with_store(database, lambda store: Writer(store).write(documents))
     return [one if isinstance(one, str) else type(one) for one in outcomes]
 
 
@@ -366,7 +371,9 @@ def test_two_stores_at_once_agree_on_one_collection(database: Database) -> None:
 
     async def main() -> Any:
         async with opened(database) as one, opened(database) as other:
-            return await asyncio.gather(one.write(documents[0]), other.write(documents[1][::-1]))
+            return await asyncio.gather(
+                Writer(one).write(documents[0]), Writer(other).write(documents[1][::-1])
+            )
 
     outcomes = [outcome for half in asyncio.run(main()) for outcome in half]
     assert set(outcomes) <= {"inserted", "changed"}
@@ -375,7 +382,7 @@ def test_two_stores_at_once_agree_on_one_collection(database: Database) -> None:
 
 
 def test_documents_of_a_plain_script_become_right(database: Database) -> None:
-    catalogue = Catalogue(40)
+    catalogue = Books(40)
     details = {one: catalogue.detail(one) for one in catalogue.ids}
     database.books.insert_many([dict(detail) for detail in details.values()])
     books = [Book.from_api(detail) for detail in details.values()]
@@ -406,7 +413,7 @@ def test_a_document_that_lacks_only_its_bookkeeping_is_unchanged_and_gets_it(
 def test_strange_times_are_no_error(database: Database, time: Any, is_same: bool) -> None:
     strange = {"id": "1", **dict.fromkeys(TIMES, time), "name": "a", "published_at": time}
     database.books.insert_one(strange)
-    assert with_store(database, lambda store: store.see(["1"])).stored["1"]["name"] == "a"
+    assert with_store(database, lambda store: store.mark_listed(["1"])).stored["1"]["name"] == "a"
     database.books.update_one({}, {"$set": {"listed_at": time}})
     item = {name: strange[name] for name in ("id", "name", "published_at")}
     if not is_same:
@@ -424,7 +431,7 @@ def test_strange_times_are_no_error(database: Database, time: Any, is_same: bool
 def test_stored_text_that_is_not_utf_8_is_no_error(database: Database) -> None:
     raw = bson.encode({"id": "1", "name": "??"}).replace(b"??", b"\xff\xfe")
     database.books.insert_one(RawBSONDocument(raw))
-    seen = with_store(database, lambda store: store.see(["1"]))
+    seen = with_store(database, lambda store: store.mark_listed(["1"]))
     assert seen.stored["1"]["name"] != "a"
     assert write(database, Book("1", name="a")) == ["changed"]
     assert database.stored()["1"]["name"] == "a"
@@ -536,11 +543,11 @@ def test_a_book_that_another_unique_index_refuses_is_rejected_alone(database: Da
     assert stored == {"1": "a", "2": "B", "4": "d"}
 
 
-def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Database) -> None:
+def test_listed_books_are_marked_and_what_was_stored_before_is_told(database: Database) -> None:
     known = Book("1", name="a", authors=["b"], cover="c", score=7.5)
     write(database, known, Book("2"), Book("3"))
     age(database)
-    seen, refused = with_store(database, lambda store: store.see(["2", "1", "4"]))
+    seen, refused = with_store(database, lambda store: store.mark_listed(["2", "1", "4"]))
     assert (sorted(seen), refused) == (["1", "2"], {})
     assert {name: seen["1"][name] for name in BOOK.listed} == listed(known)
     assert (seen["1"]["crawled_at"], seen["1"]["listed_at"]) == (LONG_AGO, LONG_AGO)
@@ -550,9 +557,9 @@ def test_see_tells_what_is_stored_and_then_notes_that_it_is_listed(database: Dat
         "2": {"listed_at"},
         "3": set(),
     }
-    seen, _ = with_store(database, lambda store: store.see(["1"]))
+    seen, _ = with_store(database, lambda store: store.mark_listed(["1"]))
     assert seen["1"]["listed_at"] == stored["1"]["listed_at"]
-    assert with_store(database, lambda store: store.see([])) == ({}, {})
+    assert with_store(database, lambda store: store.mark_listed([])) == ({}, {})
 
 
 def listed(book: Book) -> dict[str, Any]:
@@ -576,7 +583,9 @@ def test_a_book_whose_listing_mongodb_refuses_costs_its_neighbours_nothing(
     database.books.database.command(
         "collMod", "books", validator={"name": {"$type": "string"}}, validationLevel="strict"
     )
-    seen, refused = with_store(database, lambda store: store.see(["5", "1", "6", "2", "9", "3"]))
+    seen, refused = with_store(
+        database, lambda store: store.mark_listed(["5", "1", "6", "2", "9", "3"])
+    )
     assert sorted(seen) == ["1", "2", "3", "5", "6"]
     assert sorted(refused) == ["5", "6"]
     assert "validation" in refused["5"]
@@ -590,7 +599,7 @@ def test_of_any_number_of_ids_the_stored_ones_are_told(database: Database) -> No
     ids = [str(number) for number in range(25_000)]
 
     async def ask(store: Store) -> tuple[Any, ...]:
-        await store.see(ids)
+        await store.mark_listed(ids)
         return await store.held(iter(ids)), await store.get(ids), await store.total()
 
     held, stored, total = with_store(database, ask)
@@ -622,13 +631,15 @@ def test_without_its_unique_index_nothing_is_written_before_it_is_there_again(
             for number in range(1, 4):
                 documents = [encoded({"id": str(n), "name": "a"}) for n in range(200)]
                 again = [document._replace(oid=ObjectId()) for document in documents]
-                results = await asyncio.gather(one.write(documents), other.write(again))
+                results = await asyncio.gather(
+                    Writer(one).write(documents), Writer(other).write(again)
+                )
                 assert {type(outcome) for half in results for outcome in half} == {str}
                 assert database.books.count_documents({}) == 200
                 assert has_unique_index(database)
                 drop = (database.books.drop_indexes, database.books.drop)[number % 2]
                 drop()
-            assert (await one.see(["1"])).stored == {}
+            assert (await one.mark_listed(["1"])).stored == {}
             assert await other.held(["1", "2"]) == set()
 
     asyncio.run(main())
@@ -640,7 +651,7 @@ def has_unique_index(database: Database) -> bool:
 
 
 @pytest.mark.parametrize("lost", ["index", "collection"])
-@pytest.mark.parametrize("work", ["write", "see", "held"])
+@pytest.mark.parametrize("work", ["write", "mark_listed", "held"])
 def test_whatever_comes_first_makes_a_lost_index_again(
     database: Database, lost: str, work: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -652,7 +663,7 @@ def test_whatever_comes_first_makes_a_lost_index_again(
             database.books.drop()
             database.books.database.create_collection("books")
         if work == "write":
-            await store.write([encoded(vars(Book("2")))])
+            await Writer(store).write([encoded(vars(Book("2")))])
         else:
             await getattr(store, work)(["1", "2"])
 
@@ -662,12 +673,32 @@ def test_whatever_comes_first_makes_a_lost_index_again(
     assert "has lost its unique index on id" in warning.getMessage()
 
 
+def test_until_a_lost_index_is_made_again_mongodb_refuses_each_write(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(store: Store) -> None:
+        make_unique_index = found.make_unique_index
+
+        async def meet_a_write(items: Any, schema: Any) -> str:
+            with pytest.raises(OperationFailure, match="hint"):
+                await items.update_one({"id": "7"}, {"$set": {}}, upsert=True, hint=store.index)
+            return await make_unique_index(items, schema)
+
+        monkeypatch.setattr(found, "make_unique_index", meet_a_write)
+        database.books.drop_indexes()
+        assert await store.held(["1"]) == {"1"}
+
+    write(database, Book("1"))
+    with_store(database, main)
+    assert has_unique_index(database)
+
+
 def test_copies_that_came_while_the_index_was_gone_are_named(database: Database) -> None:
     async def main(store: Store) -> None:
         database.books.drop_indexes()
         database.books.insert_many([{"id": "7"}, {"id": "7"}])
         with pytest.raises(StoreError, match="holds books twice"):
-            await store.write([encoded(vars(Book("1")))])
+            await Writer(store).write([encoded(vars(Book("1")))])
 
     write(database, Book("2"))
     with_store(database, main)
@@ -697,14 +728,14 @@ async def write_late(
     """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
     get = store.get
 
-    async def get_and_delete(ids: Any) -> dict[str, dict[str, Any]]:
+    async def get_and_delete(ids: Iterable[Key]) -> dict[Key, dict[str, Any]]:
         store.get = get  # type: ignore[method-assign]
         stored = await get(ids)
         database.books.delete_one({"id": deleted})
         return stored
 
     store.get = get_and_delete  # type: ignore[method-assign]
-    return list(await store.write([encoded(vars(book)) for book in books]))
+    return list(await Writer(store).write([encoded(vars(book)) for book in books]))
 
 
 def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(
@@ -713,6 +744,36 @@ def test_a_book_that_mongodb_acknowledges_and_does_not_hold_is_rejected_alone(
     """A list that holds the id is met by whatever asks for that id."""
     database.books.insert_one({"id": ["1", "x"]})
     assert write(database, Book("1"), Book("2"), Book("3")) == [Rejected, "inserted", "inserted"]
+
+
+def test_once_one_has_waited_in_vain_nobody_waits_or_is_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted: list[str] = []
+    connection = Connection(Settings(), "books")
+    retry = Retry(connection, 0, lambda stat, _: counted.append(stat))
+    is_first_over = asyncio.Event()
+
+    async def first() -> None:
+        raise AutoReconnect("gone")
+
+    async def second() -> None:
+        await is_first_over.wait()
+        raise AutoReconnect("gone")
+
+    async def main() -> None:
+        waiting = asyncio.create_task(retry.run(second))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreError, match="stayed away"):
+            await retry.run(first)
+        is_first_over.set()
+        for late in (waiting, retry.run(asyncio.Event().wait)):
+            with pytest.raises(StoreError, match="stayed away"):
+                await late
+
+    asyncio.run(main())
+    assert counted == ["mongo/outage_seconds"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 # The pipeline
@@ -756,7 +817,7 @@ def test_an_item_that_comes_out_is_stored_and_many_share_a_write(database: Datab
 
 def test_stats_count_each_outcome(database: Database) -> None:
     write(database, Book("1"), Book("2"))
-    books = [Book("1"), Book("2", name="b"), Book("3"), Book("3"), Book("3", name="c"), Book("x")]
+    books = [Book("1"), Book("2", name="b"), Book("3"), Book("3"), Book("3", name="c"), Book("?")]
     _, stats = pipe(database, books)
     outcomes = ("inserted", "changed", "unchanged", "rejected")
     assert [stats[f"mongo/{outcome}"] for outcome in outcomes] == [1, 2, 2, 1]

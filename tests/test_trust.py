@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spa5.catalogue.drift import MOST_EMPTIED, Drift, Drifted
+from tests.helpers.endings import answer, assert_is_finished, assert_is_incomplete
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_complete import answer, assert_is_finished, assert_is_incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Database
     from tests.helpers.crawls import Ended
+    from tests.helpers.databases import Database
 
 BOOKS = 60
 

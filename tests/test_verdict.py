@@ -76,7 +76,7 @@ def walk_through(site: Model, walk: Walk, listing: Listing) -> None:
                 if one in site.stored and one not in site.broken:
                     listing.settle(one, DONE)
                 else:
-                    listing.settle(one, site.detail(one), "why")
+                    listing.settle(one, site.detail(str(one)), "why")
         assert walk.asked <= MOST_PAGES
 
 
@@ -89,7 +89,7 @@ def crawl(site: Model, page_size: int = 10, sweeps: int = 3) -> tuple[Verdict, i
         walks.append(Walk(page_size + more))
         walk_through(site, walks[-1], listing)
         listing.end_sweep()
-        held = sum(listing.check(ids, site.stored & set(ids)) for ids in listing.chunks(7))
+        held = sum(listing.check(ids, set(ids) & site.stored) for ids in listing.chunks(7))
         verdict = judge(listing, walks, whole=True, others=len(site.stored) - held)
         if not verdict.may_find_more:
             break
@@ -187,7 +187,7 @@ def test_a_page_that_stays_empty_or_lost_does_not_hide_what_lies_behind_it() -> 
 
     class Hole(Model):
         def page(self, page: Page) -> list[str] | None:
-            hidden = [] if self.count is None else None
+            hidden: list[str] | None = [] if self.count is None else None
             return hidden if page.offset == 40 else super().page(page)
 
     for count in (None, 200):

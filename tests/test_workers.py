@@ -12,15 +12,15 @@ import pytest
 from spa5.catalogue.drift import MOST_EMPTIED
 from tests.helpers.redises import RedisServer, needs_redis, running_redis
 from tests.helpers.running import Running, crawling
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Database
     from tests.helpers.crawls import Ended
+    from tests.helpers.databases import Database
 
 pytestmark = needs_redis
 

@@ -9,6 +9,9 @@ item, fields: what an item is, and how its values are cleaned.
 outcomes: what became of what was asked for.
 listing: the ids that the site listed, what became of each, and the verdict.
 drift: keeps a site that changed for everybody from emptying what is stored.
+login: exchanges an account for a token, and keeps that valid.
 gate: waits while the site as a whole is away.
-text: what is shown can't break a terminal, whatever the site sends.
+outage: what is said and counted while the site, or anything else, is away.
+probe, layout, sketch: what an API looks like, and the spider for it (`scrapy genspider`).
+text: what people are told can't break a terminal, whatever the site sends.
 """

@@ -80,12 +80,11 @@ class Answers:
 
     def index(self, response: Response, meta: Mapping[str, Any]) -> IndexPage:
         """An index page; `Flaw` if it is none, or holds more entries than were asked for."""
-        data = self._data(response)
+        data = _json_object(response)
         entries = _of_user(self._spider.entries, data)
         if not isinstance(entries, list):
             raise Flaw("an index page without entries")
-        page = meta.get("page")
-        if page and len(entries) > page.limit:
+        if (page := meta.get("page")) and len(entries) > page.limit:
             raise Flaw(
                 f"an index page of {len(entries)} entries, where {page.limit} were asked for"
             )
@@ -96,9 +95,9 @@ class Answers:
         return index
 
     def _enter(self, index: IndexPage, entry: Any) -> None:
-        is_object = isinstance(entry, dict)
+        named = entry.get(self._schema.key) if isinstance(entry, dict) else None
         try:
-            key = self._schema.kind.clean(entry.get(self._schema.key) if is_object else None)
+            key = self._schema.kind.clean(named)
         except InvalidItem as error:
             index.keys.append(None)
             index.unusable.append(str(error))
@@ -108,18 +107,16 @@ class Answers:
 
     def detail(self, response: Response, meta: Mapping[str, Any]) -> dict[str, Any]:
         """A detail, which must have what its entry on the index page has; `Flaw` if it is none."""
-        data = self._data(response)
-        name, kind = self._schema.key, self._schema.kind
+        data, schema = _json_object(response), self._schema
+        if schema.key not in data:
+            raise Flaw(f"{schema.noun} without {schema.key}")
         asked = meta.get("key") or self.asked(response.url)
         try:
-            is_another = name in data and kind.clean(data[name]) != asked
+            is_asked = schema.kind.clean(data[schema.key]) == asked
         except InvalidItem:
-            is_another = True
-        if is_another:  # that is no hiccup, but not this one
-            return data
-        if name not in data:
-            raise Flaw(f"{self._schema.noun} without {name}")
-        _check_listed(data, meta.get("listed") or {})
+            is_asked = False
+        if is_asked:  # another item is no hiccup: the spider says what is wrong
+            _check_listed(data, meta.get("listed") or {})
         return data
 
     def flaw(self, response: Response, meta: Mapping[str, Any]) -> Flaw | None:
@@ -145,7 +142,7 @@ class Answers:
         An HTML page with status 404 comes from a server in front of the API, and says nothing.
         """
         try:
-            return response.status == 404 and self._schema.key not in self._data(response)
+            return response.status == 404 and self._schema.key not in _json_object(response)
         except Flaw:
             return False
 
@@ -155,12 +152,6 @@ class Answers:
         if foreign and not self.is_gone(error.response):  # type: ignore[union-attr]
             return "status 404, but not the API's own"
         return reason(error)
-
-    def _data(self, response: Response) -> dict[str, Any]:
-        try:
-            return _json_object(response)
-        except RecursionError:
-            raise Flaw("nested too deeply") from None
 
 
 def reason(error: BaseException | None) -> str:
@@ -182,9 +173,8 @@ def _of_user(hook: Callable[[Any], Any], data: Any) -> Any:
 
 
 def _json_object(response: Response) -> dict[str, Any]:
-    content_type = response.headers.get(b"Content-Type") or b""
     try:
-        charset = _charset(content_type)
+        charset = _charset(response.headers.get(b"Content-Type") or b"")
         if not isinstance(response, TextResponse):
             raise ValueError
         if charset == "utf-8":
@@ -196,6 +186,8 @@ def _json_object(response: Response) -> dict[str, Any]:
         raise Flaw(f"not valid {charset}") from None
     except (ValueError, LookupError):
         raise Flaw(f"not JSON ({_labels(response)})") from None
+    except RecursionError:
+        raise Flaw("nested too deeply") from None
     if not isinstance(data, dict):
         raise Flaw("JSON, but not an object")
     return data
@@ -205,9 +197,7 @@ def _json_object(response: Response) -> dict[str, Any]:
 def _charset(content_type: bytes) -> str:
     """The Python codec of a declared charset; UTF-8, which is JSON's own, where there is none."""
     charset = http_content_type_encoding(content_type.decode("latin-1"))
-    if charset is None and b"charset" in content_type.lower():
-        raise ValueError
-    if charset in _NO_CHARSETS:
+    if charset in _NO_CHARSETS or (charset is None and b"charset" in content_type.lower()):
         raise ValueError
     return charset or "utf-8"
 

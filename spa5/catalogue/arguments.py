@@ -38,6 +38,11 @@ class Arguments:
     ids: list[Key] | None = None  # just these, and no index
     accepts_drift: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """True if the crawl is of the whole catalogue."""
+        return self.ids is None and self.pages is None
+
     @classmethod
     def parse(cls, given: dict[str, Any], kind: KeyKind) -> Arguments:
         """Read what a person gave; `UsageError` for what can't be used.

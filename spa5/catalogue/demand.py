@@ -6,9 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from scrapy.crawler import Crawler
 
-    from spa5.catalogue.walk import Walk
+    from spa5.catalogue.walk import Page, Walk
 
 
 class Demand:
@@ -23,19 +25,21 @@ class Demand:
         self._enqueued_before = 0  # requests, when the walk began
         self.reserve = crawler.settings.getint("CONCURRENT_REQUESTS")
 
-    def begin(self) -> None:
-        """Note that a walk begins."""
+    async def pages(self, walk: Walk) -> AsyncIterator[Page]:
+        """Yield the pages of a walk, each as soon as it is needed."""
         self._enqueued_before = self._enqueued
+        while not walk.is_abandoned and (walk.open or not walk.is_over):
+            if self._lacks_requests(walk) and (page := walk.next_page()):
+                yield page
+            else:
+                self._answered.clear()
+                await self._answered.wait()
 
     def answered(self) -> None:
         """Note that an answer came, so that the walk looks anew whether it lacks requests."""
         self._answered.set()
 
-    async def next_answer(self) -> None:
-        self._answered.clear()
-        await self._answered.wait()
-
-    def lacks_requests(self, walk: Walk) -> bool:
+    def _lacks_requests(self, walk: Walk) -> bool:
         """True if the waiting requests, plus those that open index pages are expected to add, are
         fewer than `2 * reserve`.
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from spa5.catalogue.listing import DRIFT
+from spa5.catalogue.text import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -16,8 +17,8 @@ MOST_EMPTIED = 20  # documents that may lose one field before the share is known
 LEAST_UPDATES = 20  # before a share means something
 
 
-class Drifted(Exception):
-    """The site would empty a field of too many items: one line for people."""
+class Drifted(Trouble):
+    """The site would empty a field of too many items."""
 
 
 class Drift:

@@ -1,13 +1,12 @@
 """Gate: a crawl waits while the site as a whole is away, as it does for MongoDB.
 
-`Streak` says when failures look like more than single ones, `Gate` finds out and holds all requests
-back meanwhile.
+`Streak` counts failures until the site as a whole may be away. Then `Gate` finds out, and holds all
+requests back meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
@@ -16,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from scrapy.exceptions import IgnoreRequest
 
 from spa5.catalogue.answers import reason
+from spa5.catalogue.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.25
 MOST_PAUSE_SECONDS = 30.0
@@ -55,8 +53,8 @@ LEAST_URLS = 3
 FIRST_ANSWER_SECONDS = 10.0
 NEVER_ANSWERED_SECONDS = 10.0
 
-_AWAY = "The site at %s is away (%s): the crawl waits for it, %g s at the most"
-_REFUSES = "The site at %s refuses all requests (%s): it is asked ever less, %g s at the most"
+_AWAY = "is away (%s): the crawl waits for it"
+_REFUSES = "refuses all requests (%s): it is asked ever less"
 _GIVEN_UP = {
     Kind.REFUSAL: "refuses all requests (%s): ask whoever runs it, and crawl again later",
     Kind.MOVED: "redirects all requests (%s): set SITE_URL to where its API is",
@@ -142,7 +140,7 @@ class Gate:
         self._watch: asyncio.Task[bool] | None = None
 
     async def enter(self) -> None:
-        """Return when a request may be sent; SiteAway if none will be."""
+        """Return when a request may be sent; raise SiteAway if none will be."""
         while self._watch is not None:
             await asyncio.shield(self._watch)
         if self.is_over:
@@ -162,28 +160,28 @@ class Gate:
     async def _find_out(self, fault: Fault) -> bool:
         """Ask until there is a good answer; True if the site was away until then."""
         try:
-            outage = self._outage(fault)
+            url = self.streak.good_url or self._crawl.first_url
+            outage = self._begin(fault)
             pause = 0.0
             while not self.is_over:
                 await self._crawl.rest(min(pause, outage.left))
                 if self._crawl.is_ending():
                     self.is_over = True
-                elif again := await self._crawl.probe(outage.url, max(outage.left, 1.0)):
+                elif again := await self._crawl.probe(url, max(outage.left, 1.0)):
                     self._still_away(outage, again)
                 else:
-                    return self._is_back(outage)
+                    return self._is_back(outage, url)
                 pause = min(2 * pause or FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)
             return False
         finally:
             self._watch = None
 
-    def _outage(self, fault: Fault) -> Outage:
-        patience = self._patience
-        if not self.streak.is_heard:
-            patience = min(patience, NEVER_ANSWERED_SECONDS)
-        url = self.streak.good_url or self._crawl.first_url
-        outage = Outage(url, patience, self._crawl.clock)
-        if not self.streak.is_heard:
+    def _begin(self, fault: Fault) -> Outage:
+        is_heard = self.streak.is_heard
+        patience = self._patience if is_heard else min(self._patience, NEVER_ANSWERED_SECONDS)
+        outage = Outage("The site", "site", patience, self._crawl.count, clock=self._crawl.clock)
+        outage.begin()
+        if not is_heard:
             self._tell(outage, fault)
         return outage
 
@@ -192,44 +190,21 @@ class Gate:
         is_elsewhere = fault.kind is Kind.MOVED and self.streak.good_url is None
         if outage.left <= 0 or is_elsewhere:
             self.is_over = True
-            self._count(outage)
+            outage.give_up()
             words = _GIVEN_UP.get(fault.kind, _STAYED_AWAY) % fault.reason
             self._crawl.give_up(f"The site at {self._crawl.site} {words}")
-        elif not outage.is_told:
+        else:
             self._tell(outage, fault)
 
     def _tell(self, outage: Outage, fault: Fault) -> None:
-        outage.is_told = True
         words = _REFUSES if fault.kind is Kind.REFUSAL else _AWAY
-        logger.warning(words, self._crawl.site, fault.reason, outage.patience)
+        outage.failed(f"The site at {self._crawl.site} {words % fault.reason}")
 
-    def _is_back(self, outage: Outage) -> bool:
-        if outage.is_told:
-            logger.info("The site is back after %.1f s", outage.seconds)
-            self._count(outage)
+    def _is_back(self, outage: Outage, url: str) -> bool:
+        was_away = outage.is_told
+        if was_away:
+            outage.worked()
         else:
             self.streak.was_wrong()
-        self.streak.good(outage.url)
-        return outage.is_told
-
-    def _count(self, outage: Outage) -> None:
-        self._crawl.count("site/outage_seconds", outage.seconds)
-
-
-class Outage:
-    """A time in which the site may be away."""
-
-    def __init__(self, url: str, patience: float, clock: Callable[[], float]):
-        self.url = url
-        self.patience = patience
-        self.is_told = False
-        self._clock = clock
-        self._began = clock()
-
-    @property
-    def seconds(self) -> float:
-        return self._clock() - self._began
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self.patience - self.seconds)
+        self.streak.good(url)
+        return was_away

@@ -100,16 +100,14 @@ class Item:
         item = cls(**{schema.key: schema.kind.clean(data.get(schema.key))})
         extra = data.keys() - schema.cleaners.keys() - {schema.key}
         for name, value in data.items():
-            clean = schema.cleaners.get(name)
-            if clean is None or value is None:
+            if value is None or name not in schema.cleaners:
                 continue
             try:
-                value = clean(value)
+                setattr(item, name, schema.cleaners[name](value))
             except FieldError as error:
+                setattr(item, name, error.kept)
                 errors.append(name)
                 extra.add(name)
-                value = error.kept
-            setattr(item, name, value)
         if extra:
             left = {name: data[name] for name in data if name in extra}
             item.extra = _extra(left, schema, errors)

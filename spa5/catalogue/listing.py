@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from spa5.catalogue.walk import same_entries
+from spa5.catalogue.walk import Walk, same_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from spa5.catalogue.item import Key
-    from spa5.catalogue.walk import Walk
 
 # What becomes of an id. `done`: acknowledged by MongoDB, or found good there; `gone`: the API's own
 # 404. The rest leaves it unresolved. `hopeless` ones are the same each time they are asked for.
@@ -21,6 +20,7 @@ DRIFT = "Drift: "  # so begins the reason of what is held because the crawl ends
 # Not believed in one sweep: more than this share of the listed ids gone, and so many of them.
 MOST_GONE_SHARE, LEAST_GONE = 0.05, 10
 MOST_NAMED = 20  # ids in a line for people
+_REPEATS = "The site lists %d different ids, but counts %d: it repeats some"
 
 _DUE, _ASKED, _DONE, _GONE, _LEFT = range(5)  # states of an id; `_LEFT` has a reason beside it
 
@@ -127,34 +127,29 @@ class Verdict(NamedTuple):
     line: str  # for people, why; empty if there is nothing to tell
 
 
-def judge(
-    listing: Listing, walks: Sequence[Walk], *, whole: bool, others: int | None = None
-) -> Verdict:
+def judge(listing: Listing, walks: Sequence[Walk], *, whole: bool, others: int) -> Verdict:
     """The verdict after the last of `walks` (none where the crawl was of given ids).
 
-    `whole` is True where the catalogue as a whole was walked. A crawl is finished if the last walk
-    lost no page, nothing is unresolved, and at least as many different ids were listed as the site
-    counts. Fewer are enough where the site itself repeats some, which two walks prove that met the
-    same entries at the same offsets. `others` is how many documents MongoDB holds besides the
-    listed ones: with none, what was not listed can't be stored.
+    A crawl is finished if the last walk lost no page, nothing is unresolved, and at least as many
+    different ids were listed as the site counts. Fewer are enough where two walks met the same
+    entries at the same offsets, which proves that the site repeats some. `whole`: the walks were of
+    the whole catalogue. `others`: how many documents MongoDB holds besides the listed ones; if
+    there are none, what was not listed can't be stored.
     """
-    walk = walks[-1] if walks else None
-    unresolved = listing.unresolved
-    lost, unusable = (walk.lost_pages, walk.unusable) if walk else (0, 0)
-    short = _short(listing, walk) if walk and whole else 0
-    again = short > 0
-    if walk and short and _repeats(listing, walk) and same_entries(walk, walks[:-1]):
-        short = 0
-    known = not lost
-    if lost and whole and walk and walk.count is not None:
-        known = others == 0 or not short
-    missing = len(unresolved) + unusable + short if known else None
+    walk = walks[-1] if walks else Walk(1)
+    unresolved, lost, unusable = listing.unresolved, walk.lost_pages, walk.unusable
+    short = _short(listing, walk) if whole else 0
+    line = ""
+    if short and _repeats(listing, walk) and same_entries(walk, walks[:-1]):
+        short, line = 0, _REPEATS % (len(listing), walk.count)
     if not (unresolved or unusable or short or lost):
-        return Verdict("finished", 0, False, _repeating(listing, walk) if again else "")
+        return Verdict("finished", 0, False, line)
+    is_known = not lost or (whole and walk.count is not None and (others == 0 or not short))
+    missing = len(unresolved) + unusable + short if is_known else None
     kinds = {outcome for outcome, _ in unresolved.values()}
     passing = kinds - HOPELESS - ({GONE} if len(walks) > 1 else set())
-    more = bool(passing or (walk and walk.may_find_more))
-    more |= bool(short and walk and not _is_known(walk, walks[:-1]))
+    is_new = all(other.fingerprint != walk.fingerprint for other in walks[:-1])
+    more = bool(passing or walk.may_find_more or (short and is_new))
     return Verdict("incomplete", missing, more, _incomplete(unresolved, unusable, short, lost))
 
 
@@ -168,19 +163,10 @@ def _short(listing: Listing, walk: Walk) -> int:
     return max(0, (walk.count or 0) - len(listing) - walk.unusable)
 
 
-def _is_known(walk: Walk, others: Sequence[Walk]) -> bool:
-    return any(other.fingerprint == walk.fingerprint for other in others)
-
-
 def _repeats(listing: Listing, walk: Walk) -> bool:
     """True if the walk met as many entries as the site counts, and not the same page for ever."""
     is_stuck = walk.recurred and len(listing) <= walk.step
     return walk.listed >= (walk.count or 0) and not is_stuck
-
-
-def _repeating(listing: Listing, walk: Walk | None) -> str:
-    count = walk.count if walk else None
-    return f"The site lists {len(listing)} different ids, but counts {count}: it repeats some"
 
 
 def _incomplete(

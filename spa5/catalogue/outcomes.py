@@ -43,6 +43,13 @@ class Outcomes:
         """Begin with an empty listing."""
         self.listing = Listing(is_number=self._spider.schema.kind.type is int)
 
+    def begin_sweep(self, sweep: int) -> None:
+        """Count from 0 what each sweep meets anew."""
+        self.listing.begin_sweep()
+        self._crawler.stats.set_value("catalogue/sweeps", sweep)
+        for name in ("listed", "invalid"):
+            self._crawler.stats.set_value(f"catalogue/{name}", 0)
+
     def settle(self, key: Any, outcome: str, reason: str = "") -> None:
         """Note what became of a listed item, see `Listing`."""
         if self.crew:
@@ -90,6 +97,8 @@ class Outcomes:
     def listed(self, url: str, index: IndexPage) -> None:
         """Count what an index page lists, and name the entries that are not usable."""
         self._crawler.stats.inc_value("catalogue/listed", len(index.keys))
+        if (expected := self._spider.walk.count) is not None:
+            self._crawler.stats.set_value("catalogue/expected", expected)
         for reason in index.unusable:
             self._crawler.stats.inc_value("catalogue/invalid")
             noun = self._spider.schema.noun

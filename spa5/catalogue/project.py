@@ -27,6 +27,9 @@ def spider_named(settings: Settings, name: str | None) -> type[CatalogueSpider]:
 
 def spider_for(settings: Settings, url: str) -> CatalogueSpider | None:
     """The spider to whose API a URL belongs; None where it is none of the project's sites."""
+    settings = settings.copy()
+    for name in ("SITE_USER", "SITE_PASSWORD"):  # nobody logs in to compare URLs
+        settings.set(name, settings[name] or "unset", priority="cmdline")
     for one in _spiders(settings):
         spider = one.from_crawler(Crawler(one, settings))
         if spider.answers.is_api(url):

@@ -11,6 +11,7 @@ from spa5.catalogue.answers import Answers, Flaw
 from spa5.catalogue.arguments import Arguments, check_settings, positive, site_root
 from spa5.catalogue.demand import Demand
 from spa5.catalogue.item import InvalidItem, schema_of
+from spa5.catalogue.login import LogIn, account_in
 from spa5.catalogue.outcomes import Outcomes
 from spa5.catalogue.walk import Page, Walk
 
@@ -29,7 +30,7 @@ class CatalogueSpider(Spider):
     """Asks for a catalogue's index pages, and for the detail of each item that they list.
 
     A subclass names itself, its `site`, its `path` and its `item_class`. Where its API differs, it
-    overrides `index_url`, `detail_url`, `entries`, `count` or `log_in`.
+    overrides `index_url`, `detail_url`, `entries` or `count`. A site with accounts has a `log_in`.
 
     Arguments: `pages` (index pages at the most; all), `page_size` (entries a page; 100), `refresh`
     (which stored items to fetch again: `changed`, `missing` or `all`; `changed`), `ids` (just these
@@ -40,6 +41,7 @@ class CatalogueSpider(Spider):
     site: str  # the site's root; SITE_URL takes its place
     path: str  # the API's below it, between slashes
     item_class: ClassVar[type[Item]]
+    log_in: ClassVar[LogIn | None] = None  # how the site is logged in to, where it wants that
 
     def index_url(self, page: Page) -> str:
         """The URL of the index page with at most `page.limit` entries from `page.offset` on.
@@ -71,6 +73,8 @@ class CatalogueSpider(Spider):
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
         check_settings(crawler.settings)
+        if cls.log_in:
+            account_in(crawler.settings, cls.log_in)
         spider = super().from_crawler(crawler, *args, **kwargs)
         spider.site = site_root(crawler.settings["SITE_URL"] or cls.site)
         spider.allowed_domains = [urlsplit(spider.site).hostname or ""]
@@ -93,24 +97,14 @@ class CatalogueSpider(Spider):
         if settings["REDIS_URL"] or settings["CRAWL_ID"]:
             settings.set("SCHEDULER", "spa5.crew.scheduler.Scheduler", "spider")
 
-    @property
-    def is_whole(self) -> bool:
-        """True if the crawl is of the whole catalogue."""
-        return self.arguments.ids is None and self.arguments.pages is None
-
     async def start(self) -> AsyncIterator[Request]:
         """Yield the index pages lazily, so that few requests wait but never none."""
         if self.arguments.ids is not None:
             for key in self.arguments.ids:
                 yield self.detail_request(key, {})
             return
-        walk = self.walk
-        self.demand.begin()
-        while not walk.is_abandoned and (walk.open or not walk.is_over):
-            if not self.demand.lacks_requests(walk) or not (page := walk.next_page()):
-                await self.demand.next_answer()
-            else:
-                yield self.index_request(page)
+        async for page in self.demand.pages(self.walk):
+            yield self.index_request(page)
 
     def begin_walk(self, sweep: int) -> None:
         """Begin anew. What the sweeps before left unresolved is asked for again.
@@ -118,21 +112,14 @@ class CatalogueSpider(Spider):
         Each sweep asks for pages of another size: a site whose order is not stable lists other
         entries at their ends.
         """
-        self.outcomes.listing.begin_sweep()
-        self.crawler.stats.set_value("catalogue/sweeps", sweep)
-        for name in ("listed", "invalid"):  # each sweep meets the whole catalogue
-            self.crawler.stats.set_value(f"catalogue/{name}", 0)
+        self.outcomes.begin_sweep(sweep)
         size, pages = self.arguments.page_size, self.arguments.pages
         more = 0 if pages is not None or self.walk.lost_pages else sweep - 1
         self.walk = Walk(size + more, pages)
 
     def index_request(self, page: Page) -> Request:
-        return Request(
-            self.index_url(page),
-            self.parse_index,
-            errback=self.outcomes.index_failed,
-            meta={"page": page, "walk": self.walk},
-        )
+        meta, failed = {"page": page, "walk": self.walk}, self.outcomes.index_failed
+        return Request(self.index_url(page), self.parse_index, errback=failed, meta=meta)
 
     def detail_request(self, key: Key, listed: dict[str, Any]) -> Request:
         """The request for an item's detail; `listed` is what the index page says of it."""
@@ -150,11 +137,8 @@ class CatalogueSpider(Spider):
         A list, for the walk waits for this page whatever becomes of the requests.
         """
         self.demand.answered()
-        page: Page = response.meta.get("page") or Page(0, self.walk.step)
-        walk: Walk = response.meta.get("walk") or self.walk
-        if "walk" not in response.meta:  # in the shell
-            walk.open += 1
-        if walk is not self.walk:  # another one asked for it
+        walk, page = self.walk, response.meta.get("page") or Page(0, self.walk.step)
+        if response.meta.get("walk", walk) is not walk:  # another one asked for it
             return []
         try:
             index = self.answers.index(response, response.meta)
@@ -164,10 +148,8 @@ class CatalogueSpider(Spider):
         except BaseException:
             walk.lose(page)
             raise
-        self.outcomes.listed(response.url, index)
         rest = walk.answered(page, index.keys, index.count)
-        if walk.count is not None:
-            self.crawler.stats.set_value("catalogue/expected", walk.count)
+        self.outcomes.listed(response.url, index)
         more = self._rest_request(rest, response.url) if rest else []
         return more + [self.detail_request(key, entry) for key, entry in index.listed.items()]
 
@@ -191,13 +173,12 @@ class CatalogueSpider(Spider):
                 raise InvalidItem(f"it answers with {self.schema.noun} {self.schema.key_of(item)}")
         except Flaw as flaw:
             self.outcomes.detail_lost(asked, response.url, str(flaw))
-            return
         except InvalidItem as error:
             self.outcomes.detail_invalid(asked, response.url, str(error))
-            return
-        if errors:
-            self.outcomes.field_errors(response.url, errors)
-        yield item
+        else:
+            if errors:
+                self.outcomes.field_errors(response.url, errors)
+            yield item
 
 
 def catalogue_of(crawler: Crawler) -> CatalogueSpider | None:

@@ -1,4 +1,4 @@
-"""Plain text: nothing that the project shows can break a terminal, or a program that reads it."""
+"""Text for people: nothing that is shown can break a terminal, or a program that reads it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import reprlib
 import sys
 from typing import Any
 
-# Control characters but for tab and line feed, those that turn the direction of writing, and lone
-# surrogates, which no encoding can spell.
+# Control characters except tab and line feed, characters that turn the direction of writing, and
+# lone surrogates, which no encoding can spell.
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -23,20 +23,22 @@ def plain(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(words: object, most: int = 200) -> str:
+    """Return the words of others, an error's for instance, as a part of one line."""
+    return _cut(plain(" ".join(str(words).split())[: most + 1]), most)
+
+
 def brief(value: Any, most: int = 60) -> str:
-    """`value` for a line of the log, at most `most` characters of it and never a line break."""
+    """Return a value as Python writes it, as a part of one line."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = most
     try:
-        text = short.repr(value)
+        return _cut(short.repr(value), most)
     except ValueError:  # an int of thousands of digits
-        text = f"a huge {type(value).__name__}"
-    return text if len(text) <= most else text[: most - 1] + "…"
+        return f"a huge {type(value).__name__}"
 
 
-def one_line(text: str, most: int = 200) -> str:
-    """Text from outside for a line of the log, which no control character of it may shape."""
-    line = plain(" ".join(text.split())[: most + 1])
+def _cut(line: str, most: int) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.mongo.server import EmbeddedServer, MongodError, data_dir
+from spa5.mongo.directory import MongodError, data_dir
+from spa5.mongo.server import EmbeddedServer
 
 if TYPE_CHECKING:
     import argparse

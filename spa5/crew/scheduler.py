@@ -14,6 +14,7 @@ from scrapy.exceptions import CloseSpider
 from scrapy.utils.defer import deferred_from_coro
 
 from spa5.crew.crew import Crew
+from spa5.crew.link import Link
 from spa5.crew.mail import Mail
 from spa5.crew.server import RedisUnavailable, shared
 from spa5.engine import is_idle, wake
@@ -28,18 +29,9 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of what workers tell each other: other versions do not take part
 
-# What the workers tell each other: how many items each has done, and what Sweeps judges by.
+# What the workers tell each other of their stats: the site's count, and the items that are done.
 DONE = ("catalogue/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")
-TOTALS = (
-    *(
-        "catalogue/expected",
-        "catalogue/vanished",
-        "catalogue/invalid",
-        "catalogue/failed",
-        "catalogue/index_failed",
-    ),
-    *("mongo/rejected", "spider_exceptions/count", "robotstxt/forbidden", *DONE),
-)
+TOTALS = ("catalogue/expected", *DONE)
 
 
 class Scheduler(BaseScheduler):
@@ -73,7 +65,7 @@ class Scheduler(BaseScheduler):
         """The requests that wait, as far as this worker knows."""
         if self.crew is None:
             return len(self.pages)
-        return len(self.pages) + len(self.crew.mail.unsent) + self.crew.waiting
+        return len(self.pages) + len(self.crew.mail.unsent) + self.crew.others.waiting
 
     def has_pending_requests(self) -> bool:
         """Of this worker's own; it ends when `Crew` says that the crawl has ended."""
@@ -125,12 +117,13 @@ class Scheduler(BaseScheduler):
     async def _join(self, url: str, crawl_id: str) -> None:
         count = self.crawler.stats.inc_value
         prefix = f"{self.spider.name}:{crawl_id}"
-        mail = Mail(self.spider.schema, count)
-        self.crew = Crew(url, prefix, self._scope(), mail, self._is_busy, self._totals, count)
+        mail = Mail(self.spider.schema, self._totals, count)
+        link = Link(url, prefix, self._scope(), count)
+        self.crew = Crew(link, mail, lambda: not is_idle(self.crawler))
         self.crew.heard = self.spider.outcomes.hear
         self.spider.outcomes.crew = self.crew
         await self.crew.join(self._beaten)
-        logger.info("Worker of %s at Redis %s", crawl_id, self.crew.place)
+        logger.info("Worker of %s at Redis %s", crawl_id, self.crew.link.place)
 
     def _scope(self) -> str:
         """A hash of what is crawled, and where to."""
@@ -151,8 +144,8 @@ class Scheduler(BaseScheduler):
         """Go on walking and taking requests."""
         assert self.crew
         engine = self.crawler.engine
-        if self.crew.failure and self.closing is None:
-            logger.error("%s", self.crew.failure)
+        if self.crew.beats.failure and self.closing is None:
+            logger.error("%s", self.crew.beats.failure)
             closing = engine.close_spider_async(reason="redis_unavailable")
             self.closing = asyncio.ensure_future(closing)
         if self.crew.ended:
@@ -161,21 +154,18 @@ class Scheduler(BaseScheduler):
             self.spider.walk.is_abandoned = True  # its pages would wait here for ever
             self.pages.clear()
         self._count_all(self.crew)
-        self.spider.demand.reserve = engine.downloader.total_concurrency * self.crew.workers
+        self.spider.demand.reserve = engine.downloader.total_concurrency * self.crew.others.workers
         self.spider.demand.answered()
         wake(self.crawler)
 
     def _count_all(self, crew: Crew) -> None:
         """The whole crawl's stats, beside this worker's own."""
-        stats, totals = self.crawler.stats, crew.totals
-        stats.max_value("crawl/workers", crew.workers)
-        stats.set_value("crawl/expected", crew.expected)
+        stats, totals = self.crawler.stats, crew.mail.totals
+        stats.max_value("crawl/workers", crew.others.workers)
+        stats.set_value("crawl/expected", crew.mail.expected)
         stats.set_value("crawl/stored", sum(totals.get(name, 0) for name in DONE))
         for name in ("inserted", "changed", "unchanged"):
             stats.set_value(f"crawl/{name}", totals.get(f"mongo/{name}", 0))
-
-    def _is_busy(self) -> bool:
-        return not is_idle(self.crawler)
 
     def _totals(self) -> dict[str, int]:
         return {name: self.crawler.stats.get_value(name, 0) for name in TOTALS}

@@ -14,7 +14,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from spa5.catalogue.text import Trouble, brief
+from spa5.catalogue.text import Trouble, brief, one_line
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
@@ -69,7 +69,7 @@ def client(url: str) -> Redis:
 def explain(where: str, error: RedisError) -> str:
     """One line for people."""
     cause = error.__cause__ or error  # on a Unix socket it is wrapped
-    said = brief(str(error), 200)
+    said = one_line(error)
     if isinstance(cause, (AuthenticationError, NoPermissionError)):
         return f"Redis at {where} refuses user or password: check REDIS_URL"
     if is_of_others(error):

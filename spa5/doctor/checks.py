@@ -60,5 +60,5 @@ class Checklist:
         except Trouble as trouble:
             return Line("FAIL", name, str(trouble))
         except Exception as error:
-            return Line("FAIL", name, f"{type(error).__name__}: {one_line(str(error))}")
+            return Line("FAIL", name, f"{type(error).__name__}: {one_line(error)}")
         return None if text is None else Line("ok", name, text)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from spa5.catalogue.text import Trouble
 from spa5.crew.server import ping, shared
 from spa5.doctor.checks import Remark
-from spa5.mongo import server
-from spa5.mongo.server import EmbeddedServer, data_dir
+from spa5.mongo import mongod
+from spa5.mongo.directory import data_dir
+from spa5.mongo.server import EmbeddedServer
 from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ async def mongodb(spider: CatalogueSpider, checklist: Checklist) -> None:
     stored = {"MongoDB": _open, "writes": _writes, "index": _index}
     checks: dict[str, Check] = {name: partial(check, store) for name, check in stored.items()}
     try:
-        if await store.uses_embedded():
+        if await store.connection.uses_embedded():
             checks = _embedded(data_dir(spider.settings), checks)
         await checklist.follow(checks)
     finally:
@@ -49,7 +50,7 @@ def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
 
 
 async def _binary() -> str:
-    return f"{await asyncio.to_thread(server.version)}, {server.find_binary()}"
+    return f"{await asyncio.to_thread(mongod.version)}, {mongod.find_binary()}"
 
 
 def _disk(directory: Path) -> str:
@@ -85,7 +86,7 @@ async def _coming() -> str:
 
 async def _open(store: Store) -> str:
     await store.open(read_only=True)
-    return f"{store.version} at {store.place}"
+    return f"{store.connection.version} at {store.connection.place}"
 
 
 async def _writes(store: Store) -> str:

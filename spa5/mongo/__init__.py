@@ -1,9 +1,15 @@
 """The store: items in MongoDB.
 
-store: the collection: reads, writes, and their retries.
+groupcommit: the items that arrive during a write form the next one.
+writer: a batch of items becomes one bulk write.
 documents: an item as BSON, and how it is written over what is stored.
-groupcommit: what arrives during a write forms the next one.
-connection: the way to MongoDB, and what people are told where it fails.
+store: the collection, its unique index, and what a crawl reads.
 found: the collection as it is found, and what would be stored twice.
-server: the embedded server.
+retry: a read or a write waits while MongoDB is away.
+connection: the way to MongoDB, by motor.
+errors: what an error means, to a crawl and to people.
+judge: whether a crawl is complete.
+server: the embedded server, shared by the crawls of one directory.
+mongod: its process.
+directory: its data directory, and the locks in it.
 """

@@ -1,59 +1,139 @@
-"""The way to MongoDB: a client for MONGO_URI, and what people are told where it fails."""
+"""Connection: the way to MongoDB. This is the only module that knows motor."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import warnings
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import (
-    ConfigurationError,
-    ConnectionFailure,
-    OperationFailure,
-    PyMongoError,
-    WriteConcernError,
-)
-from pymongo.uri_parser import parse_uri
+from bson.codec_options import CodecOptions, DatetimeConversion
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
+from pymongo import WriteConcern
+from pymongo.errors import ConnectionFailure, PyMongoError
 
-from spa5.catalogue.text import Trouble, brief
+from spa5.mongo.directory import data_dir
+from spa5.mongo.errors import UNUSABLE, StoreError, database_of, explain, reason, wrong_part
+from spa5.mongo.server import EmbeddedServer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypeAlias
 
+    from scrapy.settings import BaseSettings
+
     Client: TypeAlias = AsyncIOMotorClient[dict[str, Any]]
+    Items: TypeAlias = AsyncIOMotorCollection[dict[str, Any]]
+
+logger = logging.getLogger(__name__)
+# At DEBUG the driver logs each command with the items in it.
+logging.getLogger("pymongo").setLevel(logging.INFO)
 
 LOCAL_URI = "mongodb://localhost:27017/"
-OTHER_INDEX = (85, 86)  # there is one on this field already, with other options
-_UNSATISFIABLE = (64, 79, 100)  # write concerns
-# Shutting down, stepping down, no primary, out of time, out of disk: it may pass. The numbers are
-# MongoDB's, from src/mongo/base/error_codes.yml.
-PASSING = {
-    *(6, 7, 24, 50, 64, 89, 91, 112, 133, 134, 189, 262, 9001, 10058, 10107),
-    *(11600, 11602, 13388, 13435, 13436, 14031),
+_OPTIONS: dict[str, Any] = {  # unless MONGO_URI has them
+    "appname": "spa5",
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 5_000,
+    "socketTimeoutMS": 30_000,
 }
-_SECRET_OPTIONS = {"authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"}
-_GENERAL = (
-    "use mongodb://user:password@host:27017/ with the special characters of user and password "
-    "percent-encoded, or 'embedded'"
+_OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
+_CONFIRM_MILLISECONDS = 20_000  # then it is said that members are down, and not that none answers
+# What other programs stored must not end a crawl.
+_LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="replace",
 )
 
 
-class StoreError(Trouble):
-    """MongoDB can't be used."""
+class Connection:
+    """The way to the server of MONGO_URI, or to the embedded one, which it starts and leaves.
+
+    Settings: MONGO_URI, MONGO_DATABASE, MONGO_COLLECTION, MONGO_DATA_DIR.
+    """
+
+    def __init__(self, settings: BaseSettings, spider_name: str):
+        self._settings = settings
+        self._uri: str = settings["MONGO_URI"] or ""
+        self._database: str = settings["MONGO_DATABASE"] or spider_name
+        self.items_name: str = settings["MONGO_COLLECTION"] or spider_name
+        self._client: Client | None = None
+        self._server: EmbeddedServer | None = None  # the embedded one, where it is used
+        self.place = ""  # where the items are, for people: no credentials in it
+        self.version = ""  # MongoDB's
+
+    async def open(self, *, read_only: bool) -> None:
+        """Connect. With `read_only` an embedded server that runs without a crawl goes on."""
+        self._client = connect(await self._choose_uri(read_only))
+        self._warn_of_database()
+        seeds = sorted(cast("Any", self._client).topology_description.server_descriptions())
+        hosts = [host if port is None else f"{host}:{port}" for host, port in seeds]
+        where = self._server.place if self._server else ",".join(hosts)
+        self.place = f"{where}, {self._database}.{self.items_name}"
+        info = await self._client.server_info()
+        self.version = info["version"]
+        if tuple(info["versionArray"][:2]) < _OLDEST:
+            raise StoreError(
+                f"MongoDB {self.version} at {self.place} is too old: 5.0 or later is needed"
+            )
+
+    async def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._server is not None:
+            await self._server.stop()
+
+    async def uses_embedded(self) -> bool:
+        """True if `open` takes the embedded server, which this does not start."""
+        return self._uri == "embedded" or not (self._uri or await has_local_server())
+
+    async def restart_server(self) -> None:
+        """Start the embedded server again, if that is used and has ended."""
+        if self._client is not None and self._server is not None:
+            with suppress(StoreError):  # the next try says that it is away
+                await self._server.start()
+
+    def collection(self, name: str) -> Items:
+        """Return a collection whose writes count when a majority has them in its journal.
+
+        MONGO_URI may ask for something else. With `j` alone a replica set's primary would confirm
+        what a failover takes back.
+        """
+        assert self._client is not None
+        own: dict[str, Any] = {"w": "majority", "j": True, "wtimeout": _CONFIRM_MILLISECONDS}
+        concern = WriteConcern(**own | self._client.write_concern.document)
+        return self._client[self._database].get_collection(
+            name, codec_options=_LENIENT, write_concern=concern
+        )
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise a `StoreError` where the driver raises an error of its own."""
+        try:
+            yield
+        except PyMongoError as error:
+            raise StoreError(explain(error, self.place or "MONGO_URI", self._uri)) from None
+
+    async def _choose_uri(self, read_only: bool) -> str:
+        if not await self.uses_embedded():
+            return self._uri or LOCAL_URI
+        self._server = EmbeddedServer(data_dir(self._settings))
+        await self._server.start(visit=read_only)
+        return self._server.uri
+
+    def _warn_of_database(self) -> None:
+        """MONGO_DATABASE rules, for the name in a URI often is where the user is looked up."""
+        if (named := database_of(self._uri)) not in ("", self._database):
+            said = "MONGO_URI names the database %r, this crawl uses %r: MONGO_DATABASE says which"
+            logger.warning(said, named, self._database)
 
 
 def connect(uri: str) -> Client:
-    """A client that does not wait for ever; `StoreError` where the URI is not valid."""
-    options: dict[str, Any] = {
-        "appname": "spa5",
-        "serverSelectionTimeoutMS": 5_000,
-        "connectTimeoutMS": 5_000,
-        "socketTimeoutMS": 30_000,
-    }
-    given = uri.lower()
-    options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
+    """Make a client that does not wait for ever; `StoreError` if the URI is not valid."""
+    options = {name: one for name, one in _OPTIONS.items() if f"{name.lower()}=" not in uri.lower()}
     host, _, path = uri.partition("://")[2].partition("/")
     try:
         if "@" in path and "@" not in host:
@@ -62,34 +142,16 @@ def connect(uri: str) -> Client:
             # An option that the driver does not know may be part of a password.
             warnings.simplefilter("error", UserWarning)
             client: Client = AsyncIOMotorClient(uri, **options)
-    except (PyMongoError, OSError, ValueError, TypeError, UserWarning) as error:
-        # The driver's own words may quote a part of the password.
-        raise StoreError(f"MONGO_URI is not valid: {_wrong_part(uri, error)}") from None
+    except UNUSABLE as error:  # whose words may quote a part of the password
+        raise StoreError(f"MONGO_URI is not valid: {wrong_part(uri, error)}") from None
     if not client.write_concern.acknowledged:
         raise StoreError("MONGO_URI says w=0: an item counts only when MongoDB acknowledges it")
     return client
 
 
-def database_of(uri: str) -> str:
-    """The database that a valid URI names, or ""."""
-    return urlsplit(uri).path.strip("/") if "://" in uri else ""
-
-
-def hosts(client: Client) -> str:
-    seeds = cast("Any", client).topology_description.server_descriptions()
-    return ",".join(host if port is None else f"{host}:{port}" for host, port in sorted(seeds))
-
-
 async def has_local_server() -> bool:
     """True if a MongoDB answers on this machine; `StoreError` where something else is there."""
-    address = urlsplit(LOCAL_URI)
-    try:  # the driver would go on trying where nobody listens
-        connecting = asyncio.open_connection(address.hostname, address.port)
-        _, writer = await asyncio.wait_for(connecting, 0.5)
-        writer.close()
-    except asyncio.TimeoutError:  # it listens, and takes no more connections
-        pass
-    except OSError:
+    if not await _is_taken(LOCAL_URI):
         return False
     client: Client = AsyncIOMotorClient(LOCAL_URI, serverSelectionTimeoutMS=3_000)
     try:
@@ -98,8 +160,8 @@ async def has_local_server() -> bool:
         if "refused" in reason(error):  # it took a slow machine longer to tell
             return False
         raise StoreError(
-            f"something listens on {address.netloc}, but does not answer as MongoDB does: see to "
-            f"it, or set MONGO_URI, to 'embedded' for the embedded server"
+            f"something listens on {urlsplit(LOCAL_URI).netloc}, but does not answer as MongoDB "
+            f"does: see to it, or set MONGO_URI, to 'embedded' for the embedded server"
         ) from None
     except PyMongoError:  # it is there, and `open` will say what is wrong with it
         return True
@@ -108,82 +170,15 @@ async def has_local_server() -> bool:
     return True
 
 
-def is_passing(error: PyMongoError) -> bool:
-    """True if trying again may help: the server or the way to it is away, not the request wrong."""
-    if isinstance(error, OperationFailure):
-        return error.code in PASSING or error.has_error_label("RetryableWriteError")
-    return isinstance(error, ConnectionFailure)
-
-
-def reason(error: PyMongoError) -> str:
-    """The driver's words, without what it knows besides."""
-    said = str(error)
-    for more in (", Timeout: ", " (configured timeouts: ", ", full error: "):
-        said = said.partition(more)[0]
-    return brief(said, 200)[1:-1]
-
-
-def explain(error: PyMongoError, where: str, uri: str) -> str:
-    """What the driver's error means, and what to do: one line."""
-    said = reason(error)
-    code = error.code if isinstance(error, OperationFailure) else None
-    if code == 18:
-        hint = "" if _auth_source(uri) == "admin" else _IN_ADMIN
-        return f"{where}: user or password is wrong, check MONGO_URI{hint}"
-    if code == 13:
-        return f"{where}: this user may not use it (not authorized), check MONGO_URI"
-    if isinstance(error, WriteConcernError) or code in _UNSATISFIABLE:
-        return (
-            f"{where} does not confirm writes as MONGO_URI asks for ({said}): see to the members "
-            f"that are down (rs.status() in mongosh), or ask for less, w=1 for instance"
-        )
-    if isinstance(error, ConfigurationError) and "wire version" in str(error):
-        return f"MongoDB at {where} is too old: 5.0 or later is needed"
-    if not isinstance(error, ConnectionFailure):
-        return f"{where}: {brief(str(error), 200)}"
-    if "SSL" in said or "certificate" in said:
-        return f"{where}: {said}: check the TLS options in MONGO_URI and the server's certificate"
-    if "replica set" in said:
-        return f"{where}: {said}: check replicaSet in MONGO_URI, and rs.status() in mongosh"
-    return f"no MongoDB answers at {where} ({said}): start it, or check MONGO_URI"
-
-
-_IN_ADMIN = "; if the user belongs to admin, as root does, add ?authSource=admin to it"
-
-
-def _auth_source(uri: str) -> str:
-    """The database in which the driver looks for the user."""
-    parts = urlsplit(uri)
-    options = {name.lower(): value for name, value in parse_qsl(parts.query)}
-    return options.get("authsource") or database_of(uri) or "admin"
-
-
-def _wrong_part(uri: str, error: Exception) -> str:
-    """What is wrong with a URI, without any part of it that may belong to a password.
-
-    That ends before the last `@`; but a value may hold a secret, too, and go on behind a `&`.
-    """
-    before, _, query = uri.partition("?")
-    if "@" not in query and "/" in before.partition("://")[2]:
-        for option in query.split("&"):
-            name = option.partition("=")[0]
-            if (refusal := _refusal(option)) and name.isascii() and name.isalpha():
-                if refusal.startswith("Unknown option"):
-                    return f"the driver knows no option {name[:40]!r}, check its spelling"
-                return f"the value of its option {name} can't be used"
-            if refusal or name.lower() in _SECRET_OPTIONS:
-                return _GENERAL
-    if isinstance(error, OSError):
-        return "a file that it names can't be read"
-    return _GENERAL
-
-
-def _refusal(option: str) -> str:
-    """Why the driver refuses this option by itself, or ""."""
+async def _is_taken(uri: str) -> bool:
+    """True if somebody listens there. The driver would go on trying where nobody does."""
+    address = urlsplit(uri)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            parse_uri(f"mongodb://localhost/?{option}")
-    except (PyMongoError, OSError, ValueError, TypeError, UserWarning) as error:
-        return str(error) or "refused"
-    return ""
+        connecting = asyncio.open_connection(address.hostname, address.port)
+        _, writer = await asyncio.wait_for(connecting, 0.5)
+        writer.close()
+    except asyncio.TimeoutError:  # it listens, and takes no more connections
+        pass
+    except OSError:
+        return False
+    return True

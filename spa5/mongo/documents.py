@@ -1,4 +1,4 @@
-"""Document: an item ready to be written, and how it is written over what is stored."""
+"""Document: an item ready to be written, and the plan how to write it over a stored one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bson.raw_bson import RawBSONDocument
 
 from spa5.catalogue.fields import is_empty
 from spa5.catalogue.item import InvalidItem
-from spa5.catalogue.text import brief
+from spa5.catalogue.text import brief, one_line
 
 if TYPE_CHECKING:
     from spa5.catalogue.item import Key, Schema
@@ -27,11 +27,11 @@ MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 
 
 class Rejected(Exception):
-    """One item that BSON or MongoDB refuses; its neighbours are not concerned."""
+    """BSON or MongoDB refuses this item. The others of its batch are stored all the same."""
 
 
 class HeldBack(Exception):
-    """One item that is not written before it is known how many others lose the same field."""
+    """This item waits until it is known how many others would lose the same field."""
 
 
 class Document(NamedTuple):
@@ -47,7 +47,7 @@ class Document(NamedTuple):
 
     @classmethod
     def from_item(cls, item: dict[str, Any], schema: Schema) -> Document:
-        """Encode an item's fields, an empty `extra` left out; `Rejected` where BSON refuses."""
+        """Encode an item's fields without an empty `extra`; `Rejected` where BSON refuses."""
         content = {name: value for name, value in item.items() if name != "extra" or value}
         names = schema.unread(content.get("extra"))
         try:
@@ -55,7 +55,7 @@ class Document(NamedTuple):
             usable = bson.encode({name: content.pop(name) for name in names & content.keys()})
             encoded = bson.encode(content)
         except (BSONError, InvalidItem, OverflowError, RecursionError, ValueError) as error:
-            raise Rejected(brief(str(error), 200)) from None
+            raise Rejected(one_line(error)) from None
         if bad := [name for name in content.keys() - schema.names if not _is_field_name(name)]:
             raise Rejected(f"a field can't be called {brief(bad[0])}")
         size = len(encoded) + len(usable) - len(bson.encode({}))
@@ -65,16 +65,16 @@ class Document(NamedTuple):
         return cls(schema, key, tuple(content), encoded, usable, absent, ObjectId())
 
     def equals(self, stored: dict[str, Any]) -> bool:
-        """Whether a stored document holds this content, to the byte."""
+        """True if a stored document holds this content, to the byte."""
         if not self.absent.isdisjoint(stored):
             return False
         same = {name: stored[name] for name in self.names if name in stored}
         return bson.encode(same) == self.content
 
     def differing(self, stored: dict[str, Any]) -> list[str]:
-        """The names of fields that differ, are missing, or exist only in the stored document.
+        """Return the names of fields that differ, are missing, or exist only in the stored one.
 
-        A field that could not be read is none of them.
+        Fields that could not be read do not count.
         """
         own = bson.decode(self.content, _AWARE)
         return [
@@ -85,10 +85,10 @@ class Document(NamedTuple):
         ]
 
     def emptied(self, stored: dict[str, Any]) -> list[str]:
-        """The names of the fields that a stored document has and would have no more.
+        """Return the names of the fields that this document would empty in a stored one.
 
-        Unknown fields are no loss where another field is filled, or can be read again, instead: a
-        site that renames a field and takes that back mends what it broke.
+        Losing `extra` is no loss if another field is filled or can be read again instead: a site
+        that renames a field and takes that back mends what it broke.
         """
         own = bson.decode(self.content, _AWARE)
         changes = [
@@ -102,7 +102,7 @@ class Document(NamedTuple):
         return sorted(emptied)
 
     def as_new(self, moment: datetime) -> Update:
-        """The update that inserts it, and leaves a stored one as it is."""
+        """Return the update that inserts this document, and leaves a stored one as it is."""
         own_id = bson.encode({"_id": self.oid})
         times = bson.encode(dict.fromkeys(_TIMES, moment))
         change = {"$setOnInsert": _joined(own_id, self.content, self.unread, times)}
@@ -110,28 +110,34 @@ class Document(NamedTuple):
 
 
 class Update(NamedTuple):
-    """One item's update_one: what inserts it as new, or what changes the stored one."""
+    """What inserts one item as new, or what changes the stored one."""
 
     key: Key
     change: dict[str, Any]
     upsert: bool
 
 
-def plan(
-    document: Document, stored: dict[str, Any] | None, moment: datetime
-) -> tuple[Outcome, Update]:
-    """A document's outcome and its update, given what is stored of its id.
+class Plan(NamedTuple):
+    """How a document is written over what is stored, and how that counts."""
 
-    What is stored already is not written again: then only the bookkeeping moves. One that is
-    stored under its own `_id` was inserted by a try whose answer was lost.
+    document: Document
+    outcome: Outcome
+    update: Update
+
+
+def plan(document: Document, stored: dict[str, Any] | None, moment: datetime) -> Plan:
+    """Plan a write, given what is stored under the document's key.
+
+    What is stored already is not written again: then only the bookkeeping moves. A document that
+    is stored under its own `_id` was inserted by a try whose answer was lost.
     """
     if stored is None:
-        return "inserted", document.as_new(moment)
+        return Plan(document, "inserted", document.as_new(moment))
     same = document.equals(stored)
     outcome: Outcome = "unchanged" if same else "changed"
     if stored["_id"] == document.oid:
         outcome = "inserted"
-    return outcome, _update(document, stored, moment, content=not same)
+    return Plan(document, outcome, _update(document, stored, moment, content=not same))
 
 
 def _update(
@@ -152,12 +158,12 @@ def _update(
 
 
 def _joined(*documents: bytes) -> RawBSONDocument:
-    """The fields of BSON documents in one: its length, the fields, a zero byte (bsonspec.org)."""
+    """Join the fields of BSON documents: length, fields, a zero byte (bsonspec.org)."""
     fields = b"".join(document[4:-1] for document in documents)
     return RawBSONDocument(struct.pack("<i", len(fields) + 5) + fields + b"\0")
 
 
 def _is_field_name(name: Any) -> bool:
-    """Not what MongoDB takes as a path, an operator, or that an item's document has already."""
+    """True if this is no path, no operator and no name that the store itself uses."""
     taken = ("", "_id", *_TIMES)
     return isinstance(name, str) and name not in taken and name[0] != "$" and "." not in name

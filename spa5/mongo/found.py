@@ -1,4 +1,4 @@
-"""The collection as it is found: what would make a crawl store items twice, with its cure."""
+"""What a crawl finds in the collection and would store twice, and how people mend that."""
 
 from __future__ import annotations
 
@@ -7,40 +7,35 @@ from typing import TYPE_CHECKING, Any
 from pymongo.errors import DuplicateKeyError
 
 from spa5.catalogue.text import brief
-from spa5.mongo.connection import StoreError
+from spa5.mongo.errors import StoreError
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from motor.motor_asyncio import AsyncIOMotorCollection
-
     from spa5.catalogue.item import Schema
-
-    Items: TypeAlias = AsyncIOMotorCollection[dict[str, Any]]
+    from spa5.mongo.connection import Items
 
 _MOST = 9e18  # what `$toLong` takes
 _IN_RANGE = "{$gte: 0, $lt: 9e18}"  # the same for mongosh
 
 
 async def unique_index(items: Items, schema: Schema) -> str | None:
-    """The name of the unique index on the key; None where there is none.
+    """Return the name of the unique index on the key; None if there is none.
 
-    `StoreError` where another one is in its way, or the collection holds items under keys that a
-    crawl would not find.
+    `StoreError` where another index is in its way, or the collection holds items under keys that
+    a crawl would not find.
     """
     indexes = await items.index_information()
     names = [name for name, index in indexes.items() if _is_unique(index, schema.key)]
     await _refuse_strange(items, schema, _strange(schema) if names else _unusable(schema))
     if not names and (usual := f"{schema.key}_1") in indexes:
         raise StoreError(
-            f"{_where(items)} has an index on {schema.key} that is not unique, or not for all "
+            f"{items.full_name} has an index on {schema.key} that is not unique, or not for all "
             f"items: drop it with {_shell(items)}.dropIndex('{usual}'), and crawl again"
         )
     return names[0] if names else None
 
 
 async def make_unique_index(items: Items, schema: Schema) -> str:
-    """Make it, and return its name; `StoreError` where copies are in its way."""
+    """Make the index, and return its name; `StoreError` where copies are in its way."""
     try:
         return str(await items.create_index(schema.key, unique=True))
     except DuplicateKeyError as error:
@@ -49,7 +44,7 @@ async def make_unique_index(items: Items, schema: Schema) -> str:
 
 
 async def refuse_copies(items: Items, schema: Schema) -> None:
-    """`StoreError` where copies would be in the way of a unique index."""
+    """Raise `StoreError` if copies would be in the way of a unique index."""
     copies: list[dict[str, Any]] = [
         {"$group": {"_id": f"${schema.key}", "items": {"$sum": 1}}},
         {"$match": {"items": {"$gt": 1}}},
@@ -60,18 +55,14 @@ async def refuse_copies(items: Items, schema: Schema) -> None:
 
 
 async def _copies(items: Items, schema: Schema, key: Any) -> str:
-    where, noun = _where(items), schema.nouns
     if isinstance(key, schema.kind.type):
-        return (
-            f"{where} holds {noun} twice, {brief(key)} for example, so that its unique index on "
-            f"{schema.key} can't be made: move the copies away (README, Duplicates) or use another "
-            f"MONGO_COLLECTION"
-        )
-    count = await items.count_documents(_unusable(schema))
+        said, them = f"{schema.nouns} twice, {brief(key)} for example", "the copies"
+    else:
+        count = await items.count_documents(_unusable(schema))
+        said, them = f"{count} documents without a {schema.noun}'s {schema.key}", "them"
     return (
-        f"{where} holds {count} documents without a {schema.noun}'s {schema.key}, so that its "
-        f"unique index on {schema.key} can't be made: move them away (README, Duplicates) or use "
-        f"another MONGO_COLLECTION"
+        f"{items.full_name} holds {said}, so that its unique index on {schema.key} can't be made: "
+        f"move {them} away (README, Duplicates) or use another MONGO_COLLECTION"
     )
 
 
@@ -81,50 +72,47 @@ def _is_unique(index: dict[str, Any], key: str) -> bool:
 
 
 def _unusable(schema: Schema) -> dict[str, Any]:
-    """A query for documents whose key is not of the key's type."""
+    """Return a query for documents whose key has the wrong type."""
     types = ["string"] if schema.kind.type is str else ["int", "long"]
     return {schema.key: {"$not": {"$type": types}}}
 
 
 def _strange(schema: Schema) -> dict[str, Any]:
-    """The same, as far as the index tells it, which takes no time however many items there are."""
+    """The same from the index alone. It finds fewer, but takes no time however many there are."""
     types = ["number"] if schema.kind.type is str else ["string", "double", "decimal"]
     return {"$or": [{schema.key: None}, *({schema.key: {"$type": one}} for one in types)]}
 
 
 async def _refuse_strange(items: Items, schema: Schema, query: dict[str, Any]) -> None:
-    key = f"${schema.key}"
-    has_none = {"$lte": [key, None]}
-    kind = {
-        "$switch": {
-            "branches": [
-                {"case": _can_be_key(key, schema), "then": "key"},
-                {"case": {"$and": [has_none, _can_be_key("$_id", schema)]}, "then": "_id"},
-            ],
-            "default": "none",
-        }
-    }
-    first = {"$first": {"key": key, "_id": "$_id"}}
-    group = {"_id": kind, "count": {"$sum": 1}, "one": first}
-    async for found in items.aggregate([{"$match": query}, {"$group": group}]):
-        if found["_id"] == "none":
-            continue
-        example = f"for example {brief(found['one'].get(found['_id']))}"
-        if found["_id"] == "key":
+    async for strange in items.aggregate([{"$match": query}, _by_where_the_key_is(schema)]):
+        example = f"for example {brief(strange['one'].get(strange['_id']))}"
+        if strange["_id"] == "key":
             other = "a number" if schema.kind.type is str else "no whole number"
-            said = f"{schema.noun}s whose {schema.key} is {other}, {example}"
+            said = f"{schema.nouns} whose {schema.key} is {other}, {example}"
             cure = _key_of_the_other_type(schema)
-        else:
-            said = f"{schema.noun}s with their {schema.key} in _id alone, {example}"
+        elif strange["_id"] == "_id":
+            said = f"{schema.nouns} with their {schema.key} in _id alone, {example}"
             cure = _key_from_own_id(schema)
+        else:
+            continue
         raise StoreError(
-            f"{_where(items)} holds {found['count']} {said}: a crawl would store them again. "
+            f"{items.full_name} holds {strange['count']} {said}: a crawl would store them again. "
             f"Mend it in mongosh, see README, Duplicates: {_shell(items)}.{cure}"
         )
 
 
-# For mongosh. To text by way of `$toLong`, for `$toString` alone makes '1e+07' of the double
-# 10000000.
+def _by_where_the_key_is(schema: Schema) -> dict[str, Any]:
+    """Group documents by the field that holds what can be a key: "key", "_id" or "none"."""
+    key = f"${schema.key}"
+    in_own_id = {"$and": [{"$lte": [key, None]}, _can_be_key("$_id", schema)]}
+    cases = [{"case": _can_be_key(key, schema), "then": "key"}, {"case": in_own_id, "then": "_id"}]
+    where = {"$switch": {"branches": cases, "default": "none"}}
+    first = {"$first": {"key": key, "_id": "$_id"}}
+    return {"$group": {"_id": where, "count": {"$sum": 1}, "one": first}}
+
+
+# For mongosh. Numbers become text by way of `$toLong`: `$toString` alone would make '1e+07' of
+# the double 10000000.
 def _key_of_the_other_type(schema: Schema) -> str:
     key = schema.key
     whole = f"{{{key}: {_IN_RANGE}, $expr: {{$eq: ['${key}', {{$trunc: '${key}'}}]}}}}"
@@ -144,22 +132,14 @@ def _key_from_own_id(schema: Schema) -> str:
 
 
 def _can_be_key(field: str, schema: Schema) -> dict[str, Any]:
-    """True if it is a key, or a key of the other type."""
+    """Make an expression that is true if the field could be a key, as text or as a number."""
     text = {"$cond": [{"$eq": [{"$type": field}, "string"]}, field, ""]}
     is_text = {"$regexMatch": {"input": text, "regex": f"^{schema.kind.pattern}$"}}
-    return {"$or": [_is_whole(field), is_text]}
-
-
-def _is_whole(field: str) -> dict[str, Any]:
-    in_range = {"$and": [{"$gte": [field, 0]}, {"$lt": [field, _MOST]}]}
-    whole = {"$and": [in_range, {"$eq": [field, {"$trunc": field}]}]}
-    return {"$cond": [{"$isNumber": field}, whole, False]}
-
-
-def _where(items: Items) -> str:
-    return f"{items.database.name}.{items.name}"
+    is_whole = {"$eq": [field, {"$trunc": field}]}
+    whole = {"$and": [{"$gte": [field, 0]}, {"$lt": [field, _MOST]}, is_whole]}
+    return {"$or": [is_text, {"$cond": [{"$isNumber": field}, whole, False]}]}
 
 
 def _shell(items: Items) -> str:
-    """How mongosh calls the collection."""
+    """Return what mongosh calls the collection."""
     return f"db.{items.name}" if items.name.isidentifier() else f"db.getCollection('{items.name}')"

@@ -1,11 +1,13 @@
-"""Judge: the verdict of a crawl, for which MongoDB is asked what it holds now."""
+"""Judge: the verdict of a crawl. It asks MongoDB which of the listed items are stored now."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
+from spa5.catalogue.fields import now
 from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
+from spa5.mongo.errors import StoreError
 
 if TYPE_CHECKING:
     from spa5.catalogue.spider import CatalogueSpider
@@ -18,9 +20,9 @@ _MOST_ASKED = 10_000  # ids in one question to MongoDB
 
 
 class Judge:
-    """Judges the crawl of a spider by what its site listed, and by what is stored of that now.
+    """Compares what the site listed in this crawl with what is stored now.
 
-    `StoreError` where MongoDB can't be asked.
+    Where MongoDB can't be asked, it raises `StoreError`.
     """
 
     def __init__(self, store: Store, spider: CatalogueSpider, drift_share: float):
@@ -28,9 +30,11 @@ class Judge:
         self._spider = spider
         self._drift_share = drift_share
         self.others = 0  # stored items that the site does not list
+        self._whole = {"spider": spider.name, "site": spider.site}
+        self._whole["collection"] = store.connection.items_name
 
     async def verdict(self, walks: list[Walk]) -> Verdict:
-        """The verdict after the last of these walks; there is none where ids were given."""
+        """Judge the crawl after the last of these walks."""
         spider, listing = self._spider, self._spider.outcomes.listing
         accepts_drift = spider.arguments.accepts_drift
         listing.end_sweep(believes_gone=accepts_drift)
@@ -38,22 +42,22 @@ class Judge:
         for ids in listing.chunks(_MOST_ASKED):
             held += listing.check(ids, await self._store.held(ids))
         self.others = await self._store.total() - held
-        before = await self._store.last_complete(spider.name, spider.site)
+        before = await self._last_complete()
         if listing.drift:
             return Verdict("drift", None, False, listing.drift.removeprefix(DRIFT))
-        is_known = spider.is_whole and not walks[-1].lost_pages
+        is_known = spider.arguments.is_whole and not walks[-1].lost_pages
         if is_known and not accepts_drift and is_drift(len(listing), before, self._drift_share):
             line = (
                 f"the site lists {len(listing)} {spider.schema.nouns}, the last complete crawl "
                 f"found {before}. If that is right, crawl again with -a accept=drift"
             )
             return Verdict("drift", None, False, line)
-        return judge(listing, walks, whole=spider.is_whole, others=self.others)
+        return judge(listing, walks, whole=spider.arguments.is_whole, others=self.others)
 
     async def conclude(self, walks: list[Walk], verdict: Verdict) -> None:
-        """Say how the crawl ends, and remember a complete one of the whole catalogue."""
+        """Say how the crawl ends. Note it if it found the whole catalogue."""
         spider, nouns = self._spider, self._spider.schema.nouns
-        if spider.is_whole and walks[-1].is_miscounted:
+        if spider.arguments.is_whole and walks[-1].is_miscounted:
             count = "no" if walks[-1].count is None else walks[-1].count
             said = "The site counts %s %s, its index pages list %d"
             logger.warning(said, count, nouns, walks[-1].listed)
@@ -63,9 +67,23 @@ class Judge:
             return
         if verdict.line:
             logger.warning("%s", verdict.line)
-        if not spider.is_whole:
+        if not spider.arguments.is_whole:
             return
         if self.others:
             logger.info("%d stored %s are not listed by %s", self.others, nouns, spider.site)
-        listed = len(spider.outcomes.listing)
-        await self._store.note_complete(spider.name, spider.site, listed)
+        await self._note_complete(len(spider.outcomes.listing))
+
+    async def _last_complete(self) -> int | None:
+        """Return how many items the last such crawl found; None if there was none."""
+        youngest = [("ended", -1)]
+        crawls = self._store.crawls
+        last = await self._store.persist(lambda: crawls.find_one(self._whole, sort=youngest))
+        listed = (last or {}).get("listed")
+        return listed if isinstance(listed, int) else None
+
+    async def _note_complete(self, listed: int) -> None:
+        crawl = self._whole | {"ended": now(), "reason": "finished", "listed": listed}
+        try:
+            await self._store.persist(lambda: self._store.crawls.insert_one(crawl))
+        except StoreError as error:
+            logger.warning("This crawl can't be noted in `crawls`: %s", error)

@@ -13,8 +13,8 @@ from scrapy.exceptions import CloseSpider
 from spa5.catalogue.item import schema_of
 from spa5.catalogue.spider import CatalogueSpider
 from spa5.catalogue.text import plain
-from spa5.mongo.connection import StoreError
 from spa5.mongo.documents import Document, Rejected
+from spa5.mongo.errors import StoreError
 from spa5.mongo.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 _ABSENT = object()
 _MOST_SHOWN = 160  # characters of a value
-_IDS_A_QUERY = 10_000  # far below the 16 MB that MongoDB takes
 
 
 class Diff:
@@ -55,8 +54,7 @@ class Diff:
         self.pending.update(ids)
         try:
             await self.store.open(read_only=True)
-            for start in range(0, len(ids), _IDS_A_QUERY):
-                self.stored |= await self.store.get(ids[start : start + _IDS_A_QUERY])
+            self.stored = await self.store.get(ids)
         except StoreError as error:
             logger.error("%s", error)
             raise CloseSpider("mongo_unavailable") from None

@@ -89,7 +89,7 @@ class Figures:
     @property
     def place(self) -> str:
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
-        return pipeline.store.place if pipeline else "no database"
+        return pipeline.store.connection.place if pipeline else "no database"
 
     @property
     def speed(self) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, Spider
 from scrapy.crawler import AsyncCrawlerProcess
-from scrapy.http import JsonResponse
+from scrapy.http import JsonResponse, Response
 from scrapy.settings import default_settings
 from scrapy.utils.project import get_project_settings
 
@@ -41,11 +41,11 @@ class EngineSpider(Spider):
     async def start(self) -> AsyncIterator[Request]:
         yield Request(SITE, self.parse_index)
 
-    def parse_index(self, response: JsonResponse) -> Iterator[Request]:
+    def parse_index(self, response: Response) -> Iterator[Request]:
         for number in range(int(sys.argv[1])):
             yield Request(f"{SITE}{number}/", dont_filter=True)
 
-    def parse(self, response: JsonResponse) -> Iterator[dict[str, Any]]:
+    def parse(self, response: Response, **kwargs: Any) -> Iterator[dict[str, Any]]:
         yield {}
 
 

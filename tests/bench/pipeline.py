@@ -13,7 +13,7 @@ from scrapy.utils.test import get_crawler
 
 from spa5.items import Book
 from spa5.pipelines import MongoPipeline
-from tests.standin.site import Catalogue
+from tests.standin.books import Books
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def catalogue(books: int) -> list[Book]:
     """The stand-in's books as the spider makes them of the API's answers."""
-    site = Catalogue(books)
+    site = Books(books)
     return [Book.from_api(json.loads(json.dumps(site.detail(one)))) for one in site.ids]
 
 

@@ -158,9 +158,9 @@ def workers(bench: Bench) -> Iterator[Line]:
     """Workers of a shared crawl, 100 ms before each answer, 16 in flight each; what Redis holds."""
     books = min(bench.books, 4_000)
     with running_site(books, latency=0.1, prerender=True) as site, running_redis() as redis:
-        contenders = {n: partial(_crew, bench.mongo, site, redis.url, n) for n in (1, 2, 4)}
+        contenders = {str(n): partial(_crew, bench.mongo, site, redis.url, n) for n in (1, 2, 4)}
         for n, times in alternately(bench.rounds, contenders).items():
-            ideal = [(books + -(-books // 100)) * 0.1 / (16 * n)]
+            ideal = [(books + -(-books // 100)) * 0.1 / (16 * int(n))]
             yield Line(7, f"100 ms, 16 in flight: {n} workers, crawl", "s", times)
             yield Line(7, f"100 ms, 16 in flight: {n} workers, ideal", "s", ideal, times)
         with redis.client() as client:

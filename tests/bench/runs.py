@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.helpers.crawls import _OWN, ROOT
+from tests.helpers.crawls import OWN, ROOT, STATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +62,7 @@ class Mongo:
     def crawl(self, site: RunningSite, database: str, in_flight: int, *options: str) -> Run:
         """Run `scrapy crawl books`; RuntimeError where it does not leave all books."""
         command = ["-m", "scrapy", "crawl", "books", "-s", f"CONCURRENT_REQUESTS={in_flight}"]
-        command += ["-s", "STATS_CLASS=tests.helpers.crawls.JsonStats", *options]
+        command += [*STATS, *options]
         with tempfile.NamedTemporaryFile() as stats:
             environment = self.environment(site.url, database) | {"TEST_STATS_FILE": stats.name}
             run = _run(command, environment)
@@ -80,7 +80,7 @@ class Mongo:
 
     def environment(self, url: str, database: str) -> dict[str, str]:
         """Tells a crawl where the site is and where to store; without the user's own settings."""
-        inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
+        inherited = {name: value for name, value in os.environ.items() if name not in OWN}
         own = {"SITE_URL": url, "MONGO_URI": self.uri, "MONGO_DATABASE": database}
         return inherited | own
 

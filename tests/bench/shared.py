@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from spa5.catalogue.item import schema_of
 from spa5.crew import wire
 from spa5.crew.crew import Crew
+from spa5.crew.link import Link
 from spa5.crew.mail import Mail
 from spa5.items import Book
-from tests.standin.site import Catalogue
+from tests.standin.books import Books
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -25,7 +26,7 @@ class Shared:
     def __init__(self, redis: Redis, url: str, books: int) -> None:
         self.redis = redis
         self.url = url
-        catalogue = Catalogue(books)
+        catalogue = Books(books)
         self.requests = [self._request(catalogue.summary(one)) for one in catalogue.ids]
 
     def _request(self, summary: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -36,8 +37,8 @@ class Shared:
         return asyncio.run(self._pass_on()) / len(self.requests)
 
     async def _pass_on(self) -> float:
-        mail = Mail(schema_of(Book), _ignore)
-        crew = Crew(self.url, "bench:a", "0" * 16, mail, lambda: True, dict, _ignore)
+        mail = Mail(schema_of(Book), dict, _ignore)
+        crew = Crew(Link(self.url, "bench:a", "0" * 16, _ignore), mail, lambda: True)
         await crew.join(lambda: None)
         began = perf_counter()
         for one, listed in self.requests:
@@ -45,7 +46,7 @@ class Shared:
         taken = 0
         while taken < len(self.requests):
             crew.want(AT_A_TIME)
-            await crew.next_beat()
+            await crew.beats.next()
             taken += len(mail.taken)
             mail.taken.clear()
         seconds = perf_counter() - began
@@ -64,9 +65,10 @@ class Shared:
         return self._bytes("asked")
 
     def _bytes(self, key: str) -> float:
-        held = self.redis.memory_usage(key, samples=0) / len(self.requests)
+        held = self.redis.memory_usage(key, samples=0)
         self.redis.delete(key)
-        return float(held)
+        assert held
+        return held / len(self.requests)
 
 
 def _ignore(stat: str, by: Any) -> None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from spa5 import settings
-from spa5.mongo.server import find_binary
+from spa5.mongo.mongod import find_binary
 from tests.helpers.crawls import ROOT, run
 from tests.helpers.disk import fill, small_disk
+from tests.helpers.embedded import fake_wheel, kill, servers
 from tests.helpers.mongods import Mongod, running_mongod
 from tests.helpers.proxy import running_proxy
 from tests.helpers.running import (
@@ -32,17 +33,16 @@ from tests.helpers.running import (
     database_at,
     embedded_database,
 )
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
-from tests.test_mongod import fake_wheel, kill, servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from scrapy.http import Response
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 WRITES = "insert update"
 BOOKS = 150
@@ -74,7 +74,7 @@ def database(server: Mongod) -> Iterator[Database]:
 @pytest.fixture
 def site() -> Iterator[Site]:
     """Slow enough to be met in mid-crawl."""
-    with running_site(books=BOOKS, latency=0.02) as site:
+    with running_site(BOOKS, latency=0.02) as site:
         yield site
 
 

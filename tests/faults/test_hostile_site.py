@@ -15,24 +15,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spa5.catalogue.answers import Answers
-from spa5.items import Book, InvalidBook
-from spa5.mongo.documents import Document, Rejected, now
+from spa5.catalogue.fields import now
+from spa5.catalogue.item import InvalidItem, schema_of
+from spa5.items import Book
+from spa5.mongo.documents import Document, Rejected
 from spa5.spiders.books import BooksSpider
+from tests.helpers.stored import assert_holds_catalogue, content
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue, content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pymongo import MongoClient
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=30) as site:
+    with running_site(30) as site:
         yield site
 
 
@@ -260,7 +262,7 @@ books = st.builds(
 def test_whatever_comes_in_is_a_book_or_refused(data: Any) -> None:
     try:
         book = Book.from_api(data)
-    except InvalidBook:
+    except InvalidItem:
         return
     assert book.id.isdigit()
 
@@ -276,12 +278,12 @@ def test_whatever_a_book_holds_is_stored_and_reads_back_equal(
 ) -> None:
     book = Book.from_api(data)
     try:
-        document = Document.from_item(vars(book))
+        document = Document.from_item(vars(book), schema_of(Book))
     except Rejected:
         pytest.fail("from_api lets nothing through that BSON refuses")
     update = document.as_new(now())
     database.books.delete_many({})
-    database.books.update_one({"id": update.id}, update.change, upsert=update.upsert)
+    database.books.update_one({"id": update.key}, update.change, upsert=update.upsert)
     expected = {name: value for name, value in vars(book).items() if name != "extra" or value}
     stored = database.books.find_one({"id": "1"})
     assert stored is not None

@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from spa5.mongo.server import EmbeddedServer
 from tests.helpers.disk import fill, small_disk
+from tests.helpers.embedded import kill, servers, wait_for_end
 from tests.helpers.mongods import Mongod, replica_set, running_mongod
 from tests.helpers.proxy import running_proxy
 from tests.helpers.running import (
@@ -30,16 +31,15 @@ from tests.helpers.running import (
     database_at,
     embedded_database,
 )
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
-from tests.test_mongod import kill, servers, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import Database
     from tests.helpers.crawls import Ended
+    from tests.helpers.databases import Database
 
 WRITES = "insert update"
 BOOKS = 150
@@ -73,7 +73,7 @@ def database(server: Mongod) -> Iterator[Database]:
 @pytest.fixture
 def site() -> Iterator[Site]:
     """Slow enough to be met in mid-crawl."""
-    with running_site(books=BOOKS, latency=0.02) as site:
+    with running_site(BOOKS, latency=0.02) as site:
         yield site
 
 
@@ -298,7 +298,7 @@ def test_a_server_that_does_not_come_back_ends_the_crawl(
 def test_while_mongodb_is_away_the_crawl_pauses_and_its_memory_is_bounded(
     server: Mongod, database: Database
 ) -> None:
-    with running_site(books=6000, latency=0.005, prerender=True) as site:
+    with running_site(6000, latency=0.005, prerender=True) as site:
         with crawling(site.url, CONCURRENT_REQUESTS="16", **database.environment) as running:
             with running.midway(site, 100), running.frozen():
                 server.pause()

@@ -16,20 +16,20 @@ from scrapy.utils.test import get_crawler
 
 from spa5.catalogue.backoff import Backoff, retry_after
 from tests.helpers.running import crawling
+from tests.helpers.stored import assert_holds_catalogue
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
-from tests.test_crawl import assert_holds_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with running_site(books=60) as site:
+    with running_site(60) as site:
         yield site
 
 
@@ -93,7 +93,7 @@ def test_an_answer_that_never_comes_is_asked_for_again(site: Site, database: Dat
 
 
 def test_with_a_third_of_all_answers_failing_every_book_is_stored(database: Database) -> None:
-    with running_site(books=230) as site:
+    with running_site(230) as site:
         site.control(faults={"kinds": [*KINDS, "shape"], "share": 0.3, "seed": 4})
         crawl = database.crawl(site.url, CONCURRENT_REQUESTS="16", MAX_SWEEPS="5")
         assert (crawl.exitcode, crawl.reason) == (0, "finished")

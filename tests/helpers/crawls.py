@@ -18,15 +18,18 @@ from spa5.engine import Stats
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scrapy import Spider
+
 ROOT = Path(__file__).resolve().parents[2]
+STATS = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")  # for `Ended`
 MOST_SECONDS = 300  # then a command hangs; on a busy machine 9,040 books take more than a minute
 
 
 class JsonStats(Stats):
     """Writes a crawl's stats to the file that TEST_STATS_FILE names, with its peak memory."""
 
-    def close_spider(self, spider: Any = None, *, reason: str) -> None:
-        super().close_spider(spider, reason=reason)
+    def close_spider(self, spider: Spider | None = None, reason: str | None = None) -> None:
+        super().close_spider(spider, reason)
         memory = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         self._stats["peak_memory_bytes"] = int(memory[1]) * 1024 if memory else None
         Path(os.environ["TEST_STATS_FILE"]).write_text(json.dumps(self._stats, default=str))
@@ -52,7 +55,7 @@ class Ended:
 @contextmanager
 def scrapy(*args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A running `scrapy` command; it is killed at the end if it still runs."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "scrapy", *args],
         cwd=ROOT,
@@ -88,7 +91,7 @@ def ended(process: subprocess.Popen[str], stats_file: Path) -> Ended:
 
 
 # What would reach a crawl from the environment of whoever runs the tests.
-_OWN = {
+OWN = {
     *("SITE_URL", "CONCURRENT_REQUESTS", "MONGO_URI", "MONGO_DATABASE", "MONGO_COLLECTION"),
     *(
         "MONGO_DATA_DIR",
@@ -98,5 +101,5 @@ _OWN = {
         "SITE_RETRY_SECONDS",
         "DRIFT_SHARE",
     ),
-    *("REDIS_URL", "CRAWL_ID", "LOG_LEVEL", "TEST_STATS_FILE"),
+    *("SITE_USER", "SITE_PASSWORD", "REDIS_URL", "CRAWL_ID", "LOG_LEVEL", "TEST_STATS_FILE"),
 }

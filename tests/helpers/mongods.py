@@ -20,7 +20,7 @@ from urllib.parse import quote_plus
 import bson
 from pymongo import MongoClient
 
-from spa5.mongo.server import find_binary
+from spa5.mongo.mongod import find_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
 from spa5.mongo.server import EmbeddedServer
-from tests.conftest import Database
-from tests.helpers.crawls import Ended, scrapy
-from tests.test_crawl import as_stored, assert_holds_catalogue, content
+from tests.helpers.crawls import STATS, Ended, scrapy
+from tests.helpers.databases import Database
+from tests.helpers.stored import as_stored, assert_holds_catalogue, content
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,7 +35,7 @@ _number = itertools.count(1)
 
 
 class Running:
-    """`scrapy crawl books` while it runs."""
+    """`scrapy crawl` while it runs."""
 
     def __init__(self, process: subprocess.Popen[str], stats_file: Path) -> None:
         self.process = process
@@ -96,12 +96,11 @@ class Running:
 
 
 @contextmanager
-def crawling(site: str, *args: str, **environment: str) -> Iterator[Running]:
+def crawling(site: str, *args: str, spider: str = "books", **environment: str) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         stats_file = Path(folder, "stats.json")
         environment |= {"SITE_URL": site, "TEST_STATS_FILE": str(stats_file)}
-        stats = ("-s", "STATS_CLASS=tests.helpers.crawls.JsonStats")
-        with scrapy("crawl", "books", *stats, *args, **environment) as process:
+        with scrapy("crawl", spider, *STATS, *args, **environment) as process:
             watchdog = threading.Timer(MOST_SECONDS, process.kill)
             watchdog.start()
             try:

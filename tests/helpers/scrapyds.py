@@ -19,9 +19,9 @@ import requests
 from scrapyd_client import ScrapydClient
 
 from tests.helpers.crawls import ROOT, Ended
+from tests.helpers.embedded import kill, servers
 from tests.helpers.mongods import reserved_port
 from tests.helpers.running import MOST_SECONDS
-from tests.test_mongod import kill, servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

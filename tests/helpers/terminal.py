@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pyte
 
-from tests.helpers.crawls import _OWN, ROOT
+from tests.helpers.crawls import OWN, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ CTRL_C = b"\x03"
 MARK = b"\0"  # shows nothing
 DRAWN = re.compile(rb"\x1b\[J\r")  # the end of a bar
 BAR = re.compile(
-    r"( *(?P<percent>\d+)%(\|(?P<bar>.+)\|)? )?(?P<done>\d+)(/(?P<total>\d+))?( books)?, "
+    r"( *(?P<percent>\d+)%(\|(?P<bar>.+)\|)? )?(?P<done>\d+)(/(?P<total>\d+))?( \w+)?, "
     r"((?P<own>\d+) own, )?(([\d.]+k?|\?)/s|finishing)(, .+)?"
 )
 
@@ -140,7 +140,7 @@ class Terminal:
 
 @contextmanager
 def scrapy_on_terminal(*args: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
+    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
     ours = {"PROGRESS_ENABLED": "True", "TERM": "xterm"}
     master, slave = os.openpty()
     name = os.ttyname(slave)
