@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
     Api = Callable[[str, dict[str, str]], Any]  # path, query -> JSON, text, or None: 404
 
@@ -157,7 +157,7 @@ def test_from_genspider_to_every_item_stored_in_a_collection_of_its_own(
 def test_where_the_api_is_as_expected_the_spider_has_no_hooks(
     project: Project, database: Database
 ) -> None:
-    with running_site(books=40) as site:
+    with running_site(40) as site:
         code = project.generate("novels", f"{site.url}/api/book/")
         stored = assert_crawls(project, "novels", database)
     assert "def " not in code

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
-    from tests.conftest import Database
+    from tests.helpers.databases import Database
 
 USER, PASSWORD = "jane.doe.7", 'horse-battery "ü"'
 ACCOUNT = {"username": USER, "password": PASSWORD}

@@ -728,7 +728,9 @@ async def write_late(
     """Write stored books; one of them is deleted when MongoDB has been asked what it holds."""
     get = store.get
 
-    async def get_and_delete(ids: Iterable[Key]) -> dict[Key, dict[str, Any]]:
+    async def get_and_delete(
+        ids: Iterable[Key], projection: Any = None
+    ) -> dict[Key, dict[str, Any]]:
         store.get = get  # type: ignore[method-assign]
         stored = await get(ids)
         database.books.delete_one({"id": deleted})
