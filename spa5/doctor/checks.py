@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scrapy.exceptions import UsageError
+
 from spa5.catalogue.text import Trouble, one_line
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Checklist:
             text = task.result()
         except Remark as remark:
             return Line("warn", name, str(remark))
-        except Trouble as trouble:
+        except (Trouble, UsageError) as trouble:
             return Line("FAIL", name, str(trouble))
         except Exception as error:
             return Line("FAIL", name, f"{type(error).__name__}: {one_line(error)}")

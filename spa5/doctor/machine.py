@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from scrapy.crawler import Crawler
-from scrapy.exceptions import UsageError
 
 import spa5
 from spa5.catalogue.text import Trouble, one_line
@@ -86,9 +85,6 @@ def spider_of(settings: Settings, name: str | None) -> CatalogueSpider:
 
 
 async def usable(settings: Settings, name: str | None) -> str:
-    try:
-        spider = spider_of(settings, name)
-    except UsageError as error:
-        raise Trouble(str(error)) from None
+    spider = spider_of(settings, name)
     names = ("CONCURRENT_REQUESTS", "REFRESH_AFTER_DAYS", "MAX_SWEEPS")
     return ", ".join(f"{name}={spider.settings[name]}" for name in names)
