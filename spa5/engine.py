@@ -6,16 +6,24 @@ They are those of Scrapy 2.19. Nothing else in spa5 reads a name of Scrapy's wit
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 from scrapy.core.downloader.handlers._aiohttp import AiohttpDownloadHandler
+from scrapy.exceptions import DownloadFailedError
 from scrapy.statscollectors import MemoryStatsCollector
 from scrapy.utils.log import get_scrapy_root_handler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scrapy import Request
+    from scrapy.commands import fetch
     from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+_CREDENTIALS = re.compile(r"//\S*@")  # in a URL
 
 
 class Aiohttp(AiohttpDownloadHandler):
@@ -28,6 +36,15 @@ class Aiohttp(AiohttpDownloadHandler):
 
     experimental = False
     lazy = True  # no connector for http where the site is on https
+
+    async def download_request(self, request: Request) -> Response:
+        """Download as Scrapy does. aiohttp's errors may quote the proxy's URL with the password."""
+        try:
+            return await super().download_request(request)
+        except DownloadFailedError as error:
+            if (said := _CREDENTIALS.sub("//", str(error))) == str(error):
+                raise
+            raise DownloadFailedError(f"{type(error.__cause__).__name__}: {said}") from None
 
 
 class Stats(MemoryStatsCollector):
@@ -81,6 +98,16 @@ def set_delay(crawler: Crawler, request: Request, seconds: float) -> None:
     downloader.per_slot_settings[key] = {"delay": seconds}  # of a slot that is made anew
     if key in downloader.slots:
         downloader.slots[key].delay = seconds
+
+
+def stats_of(crawler: Crawler) -> dict[str, Any]:
+    """A crawler's stats; none if it has not begun, of which `crawler.stats` tells by an error."""
+    return crawler._stats.get_stats() if crawler._stats else {}
+
+
+def print_by(command: fetch.Command, show: Callable[[bytes], None]) -> None:
+    """Let `scrapy fetch` show what it fetched otherwise. Without it, terminals get raw bytes."""
+    command._print_bytes = show  # type: ignore[assignment,method-assign]
 
 
 def log_handler() -> logging.StreamHandler[Any] | None:

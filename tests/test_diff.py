@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spa5.items import Book
+from spa5.items import Book, Movie
 from tests.helpers.crawls import Ended, run
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
@@ -120,6 +120,18 @@ def test_many_ids_come_from_a_file_and_are_one_query(crawled: Database, tmp_path
     )
 
 
+def test_a_spider_may_be_named(site: Site, database: Database) -> None:
+    path, movie = "/api/movie/1/", {"id": 1, "name": "A", "score": 9.5, "minute": None}
+    site.control(override={path: {"body": json.dumps(movie)}})
+    fields = vars(Movie.from_api(movie)) | {"name": "B"}
+    del fields["extra"]
+    database.books.database["movies"].insert_one(fields)
+    ended = diff(site.url, database, "--spider", "movies", "1")
+    site.control(override={path: None})
+    assert ended.output.splitlines() == ["movie 1 ('A')", "  - name: 'B'", "  + name: 'A'"]
+    assert (ended.exitcode, ended.log) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -127,6 +139,7 @@ def test_many_ids_come_from_a_file_and_are_one_query(crawled: Database, tmp_path
         (("1", "$ne"), "use digits"),
         (("@missing.txt",), "No such file"),
         (("1", "@ids.txt"), "use digits"),
+        (("--spider", "nope", "1"), "there is no catalogue 'nope', but books"),
     ],
 )
 def test_wrong_arguments_are_one_line(

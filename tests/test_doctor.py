@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -18,7 +21,8 @@ import pytest
 from pymongo import MongoClient
 from scrapy.settings import Settings
 
-from spa5.doctor import machine, reach
+from spa5.doctor import checks, machine
+from spa5.doctor.examine import examine as examined
 from spa5.mongo.server import EmbeddedServer
 from tests.helpers.crawls import ROOT, run, scrapy
 from tests.helpers.disk import small_disk
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from spa5.doctor.machine import Line
+    from spa5.doctor.checks import Line
     from tests.helpers.databases import Database
 
 NOWHERE = "https://nowhere"  # not valid, which is known at once
@@ -88,12 +92,9 @@ def examine(site: str, **settings: str) -> dict[str, Line]:
     wanted.setdict({"SITE_URL": site, "MONGO_URI": NOWHERE} | settings, priority="cmdline")
 
     async def collect() -> list[Line]:
-        return [line async for line in machine.examine(wanted)]
+        return [line async for line in examined(wanted, seconds=MOST_SECONDS)]
 
-    with pytest.MonkeyPatch.context() as patch:  # for a slow machine
-        patch.setattr(machine, "LIMIT_SECONDS", MOST_SECONDS)
-        patch.setattr(reach, "_ANSWER_SECONDS", MOST_SECONDS)
-        lines = asyncio.run(collect())
+    lines = asyncio.run(collect())
     for line in lines:
         assert "\n" not in line.text
         assert len(line.text) < 500
@@ -120,6 +121,28 @@ def silent() -> Iterator[str]:
     """The address of what accepts, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def refusing_proxy() -> Iterator[str]:
+    """The address of a proxy that wants another password."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            self.send_response(407)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -169,7 +192,7 @@ def test_with_everything_down_it_ends_in_time_and_tells_no_secret(tmp_path: Path
             assert process.stdout
             first = process.stdout.readline()  # how long Python takes to start is not ours
             output, log = process.communicate(timeout=MOST_SECONDS)
-    assert machine.LIMIT_SECONDS + machine._CLOSING_SECONDS < PROMISED_SECONDS
+    assert checks.LIMIT_SECONDS + checks.CLOSING_SECONDS < PROMISED_SECONDS
     down = dict.fromkeys(("site", "MongoDB", "Redis"), "FAIL")
     assert down.items() <= statuses(first + output).items()
     assert f"http://{quiet}/api/book/?limit=1&offset=0 can't be reached" in output
@@ -206,18 +229,11 @@ def test_an_egg_is_examined_where_there_is_no_project(tmp_path: Path, site: Site
     assert ended.stderr == ""
 
 
-def test_without_the_driver_it_says_what_to_install(copy: Path) -> None:
-    (copy / "motor.py").write_text("raise ModuleNotFoundError('No module named motor')")
+@pytest.mark.parametrize("package", ["motor", "aiohttp"])
+def test_without_a_package_it_says_what_to_install(copy: Path, package: str) -> None:
+    (copy / f"{package}.py").write_text("raise ModuleNotFoundError('it is gone')")
     ended = run_at(copy)
-    assert "can't be imported (ModuleNotFoundError: No module named motor): pip" in ended.stdout
-    assert (ended.returncode, ended.stderr) == (1, "")
-
-
-def test_what_an_egg_would_leave_out_is_named(copy: Path) -> None:
-    (copy / "spa5" / "more").mkdir()
-    (copy / "spa5" / "more" / "one.py").touch()
-    ended = run_at(copy)
-    assert f"{copy / 'spa5' / 'more'} has no __init__.py" in ended.stdout
+    assert "can't be imported (ModuleNotFoundError: it is gone): pip install" in ended.stdout
     assert statuses(ended.stdout)["the rest"] == "skip"
     assert (ended.returncode, ended.stderr) == (1, "")
 
@@ -230,6 +246,34 @@ def run_at(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
     )
+
+
+# The spider
+
+INDEX_OF_MOVIES = {"count": 104, "results": [{"id": 1, "name": "A"}]}
+
+
+@pytest.fixture
+def movies(site: Site) -> Iterator[Site]:
+    """A site that has a movie, too."""
+    pages = {"/api/movie/": INDEX_OF_MOVIES, "/api/movie/1/": {"id": 1, "name": "A"}}
+    site.control(override={path: {"body": json.dumps(page)} for path, page in pages.items()})
+    yield site
+    site.control(override=dict.fromkeys(pages))
+
+
+def test_a_spider_may_be_named(movies: Site, database: Database) -> None:
+    settings = {"SITE_URL": movies.url, "MONGO_URI": database.uri}
+    ended = run("doctor", "--spider", "movies", **settings)
+    assert f"{movies.url} answers, with 104 movies" in ended.output
+    assert "movies.movies" in ended.output
+    assert ended.exitcode == 0
+
+
+def test_a_spider_that_does_not_exist_is_one_line() -> None:
+    ended = run("doctor", "--spider", "nope")
+    assert "FAIL  settings     there is no catalogue 'nope', but books" in ended.output
+    assert (ended.exitcode, ended.log) == (1, "")
 
 
 # This machine
@@ -273,6 +317,7 @@ def test_a_site_that_can_not_be_reached_fails() -> None:
 
 
 INDEX, DETAIL = "/api/book/", "/api/book/{one}/"
+FIRST = f"{INDEX}?limit=1&offset=0"
 
 
 @pytest.mark.parametrize(
@@ -280,14 +325,15 @@ INDEX, DETAIL = "/api/book/", "/api/book/{one}/"
     [
         (INDEX, {"status": 503}, "FAIL", "status 503"),
         (INDEX, {"status": 301, "headers": {"Location": "https://a/"}}, "FAIL", "'https://a/'"),
+        (INDEX, {"status": 301, "headers": {"Location": FIRST}, "times": 1}, "ok", "20 books"),
         (INDEX, {"body": "<p>", "headers": {"Content-Type": "text/html"}}, "FAIL", "(text/html)"),
-        (INDEX, {"body": '{"results": 5}'}, "FAIL", "an index page without results"),
+        (INDEX, {"body": '{"results": 5}'}, "FAIL", "an index page without entries"),
         (INDEX, {"body": '{"results": [5]}'}, "FAIL", "no usable book"),
         (INDEX, {"body": '{"count": 0, "results": []}'}, "warn", "lists no book"),
         (INDEX, {"body": '{"results": [{"id": "{one}"}]}'}, "ok", "without a usable count"),
         (DETAIL, {"status": 404}, "FAIL", "status 404"),
         (DETAIL, {"body": '{"id": "7"}'}, "FAIL", "answers with book 7"),
-        (DETAIL, {"body": "{}"}, "FAIL", "a book without an id"),
+        (DETAIL, {"body": "{}"}, "FAIL", "book without id"),
     ],
 )
 def test_answers_are_judged_as_a_crawl_judges_them(
@@ -354,7 +400,14 @@ def test_a_proxy_is_used_and_its_password_told_to_nobody(
     monkeypatch.setenv("http_proxy", "http://me:hunter2@127.0.0.1:1")
     assert_fails(examine(site.url), "site", "Connection refused", "the proxy")
     monkeypatch.setenv("http_proxy", "http://me:hunter2@127.0.0.1:no")
-    assert_fails(examine(site.url), "site", "not a valid URL", "the proxy")
+    assert_fails(examine(site.url), "site", "InvalidURL: http://127.0.0.1:no", "the proxy")
+    with refusing_proxy() as address:
+        monkeypatch.setenv("https_proxy", f"http://me:hunter2@{address}")
+        assert_fails(examine("https://site.test"), "site", "407", "the proxy")
+        fetch = ("fetch", "-L", "DEBUG", "-s", "RETRY_TIMES=0", "https://site.test/api/book/1/")
+        ended = run(*fetch, SITE_URL="https://site.test")
+    assert f"http://{address}" in ended.log
+    assert "hunter2" not in ended.log
 
 
 # MongoDB

@@ -388,6 +388,17 @@ def test_a_refused_log_in_is_one_line_of_other_commands_too(site: Site, database
         assert "Traceback" not in ended.log
 
 
+def test_the_doctor_logs_in_and_says_what_is_wrong_with_the_account(
+    site: Site, database: Database
+) -> None:
+    assert f"answers, with {BOOKS} books" in look(site, database, "doctor").output
+    for account, said in (({"SITE_PASSWORD": "wrong"}, REFUSED), ({"SITE_USER": ""}, "SITE_USER")):
+        ended = look(site, database, "doctor", **account)
+        (line,) = [line for line in ended.output.splitlines() if line.startswith("FAIL")]
+        assert said in line
+        assert (ended.exitcode, ended.log) == (1, "")
+
+
 @needs_redis
 def test_each_worker_of_a_shared_crawl_logs_in(site: Site, database: Database) -> None:
     site.control(latency=0.05)

@@ -98,3 +98,8 @@ def test_no_test_module_imports_another() -> None:
     files = list((ROOT / "tests").rglob("*.py"))
     assert files
     assert [file for file in files if importing.search(file.read_text())] == []
+
+
+def test_every_folder_with_modules_is_a_package_or_an_egg_would_lack_it() -> None:
+    folders = {file.parent for file in (ROOT / "spa5").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

@@ -8,13 +8,13 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from spa5.catalogue.project import spider_named
-from spa5.commands import only_look, refuse, run_crawl
+from spa5.commands import OnlyLooks, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
 
 
-class Command(ScrapyCommand):
+class Command(OnlyLooks, ScrapyCommand):
     """Fetches items and says how they differ from what is stored. It writes nothing.
 
     Exit code 0: all the same; 1: there are differences; 2: it could not be told.
@@ -36,20 +36,17 @@ class Command(ScrapyCommand):
         assert self.settings is not None
         self.settings.set("LOG_LEVEL", "WARNING", priority="project")
         super().process_options(args, opts)
-        only_look(self.settings)
         self.settings.set("ITEM_PIPELINES", {"spa5.screen.diff.Diff": 300}, priority="cmdline")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.screen.diff import Diff  # `scrapy doctor` must start without the driver
 
-        assert self.crawler_process
         assert self.settings is not None
         try:
             if not args:
                 raise UsageError("give ids, or @FILE with one a line")
             spider = spider_named(self.settings, opts.spider)
-            crawler = self.crawler_process.create_crawler(spider)
-            run_crawl(self.crawler_process, crawler, ids=",".join(args))
+            crawler = run_crawl(self, spider, ids=",".join(args))
         except UsageError as error:
             self.exitcode = refuse(self, error)
             return

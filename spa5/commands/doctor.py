@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
+from scrapy.utils.log import configure_logging
 
 from spa5.catalogue.text import plain
 
 if TYPE_CHECKING:
     import argparse
 
-    from spa5.doctor.machine import Line
+    from spa5.doctor.checks import Line
 
 
 _WIDE = 50  # columns; where there are fewer, an indent would leave too few
@@ -46,9 +47,10 @@ class Command(ScrapyCommand):
             self.exitcode = 130
 
     async def _examine(self, name: str | None) -> None:
-        from spa5.doctor.machine import examine  # other commands need not wait for it
+        from spa5.doctor.examine import examine  # other commands need not wait for it
 
         assert self.settings is not None
+        configure_logging(self.settings)
         failed = False
         async for line in examine(self.settings, name):
             print(_row(line), flush=True)

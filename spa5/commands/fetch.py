@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 from scrapy.commands import fetch
 
 from spa5.catalogue.text import plain
-from spa5.commands import only_look
+from spa5.commands import OnlyLooks
 
 if TYPE_CHECKING:
     import argparse
 
 
-class Command(fetch.Command):
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        super().process_options(args, opts)
-        only_look(self.settings)
+class Command(OnlyLooks, fetch.Command):
+    """Writes bytes as they are into a file or a pipe, and as plain text on a terminal."""
 
-    def _print_bytes(self, bytes_: bytes) -> None:
-        """Write bytes as they are into a file or a pipe, and as plain text on a terminal."""
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
         if sys.stdout.isatty():
-            print(plain(bytes_.decode(errors="backslashreplace")))
-        else:
-            super()._print_bytes(bytes_)
+            from spa5.engine import print_by
+
+            print_by(self, lambda body: print(plain(body.decode(errors="backslashreplace"))))
+        super().run(args, opts)

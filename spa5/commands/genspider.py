@@ -17,7 +17,7 @@ from spa5.catalogue.layout import Layout
 from spa5.catalogue.probe import Probe
 from spa5.catalogue.sketch import sketch
 from spa5.catalogue.text import brief, plain
-from spa5.commands import only_look, refuse, run_crawl
+from spa5.commands import OnlyLooks, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ _SCRAPYS = Path(scrapy.__path__[0], "templates", "spiders")
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,37}")  # MongoDB has a database of this name
 
 
-class Command(genspider.Command):
+class Command(OnlyLooks, genspider.Command):
     """Scrapy's, with a template for catalogues, for which it looks at the API.
 
     Exit code 2: the name or the URL can't be used, and nothing is written.
@@ -67,11 +67,9 @@ class Command(genspider.Command):
         if Path(template_name).stem != _OWN:
             return variables
         assert self.settings is not None
-        only_look(self.settings)
         self.settings.set("RETRY_ENABLED", False, priority="cmdline")
-        process = AsyncCrawlerProcess(self.settings)
-        crawler = process.create_crawler(Probe)
-        run_crawl(process, crawler, url=url)
+        self.crawler_process = AsyncCrawlerProcess(self.settings)
+        crawler = run_crawl(self, Probe, url=url)
         if not isinstance(crawler.spider, Probe) or not crawler.spider.layout:
             raise UsageError("it was interrupted, and has written nothing")
         self.layout = crawler.spider.layout

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from scrapy.commands import parse
 
 from spa5.catalogue.project import spider_for
-from spa5.commands import only_look
+from spa5.commands import OnlyLooks
 
 if TYPE_CHECKING:
     import argparse
 
 
-class Command(parse.Command):
+class Command(OnlyLooks, parse.Command):
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         super().process_options(args, opts)
-        only_look(self.settings, store=opts.pipelines)
         assert self.settings is not None
         if args and (spider := spider_for(self.settings, args[0])):
             opts.spider = opts.spider or spider.name

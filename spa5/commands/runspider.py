@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from scrapy import Spider
 
-_PACKAGE = Path(spa5.__file__).parent
+_ROOT = Path(spa5.__file__).parents[1]
 
 
 class Command(runspider.Command):
@@ -42,14 +43,16 @@ def _spider_in(file: Path) -> type[Spider]:
     path = file.resolve()
     if not path.exists():
         raise UsageError(f"{file}: no such file")
+    if path.suffix not in (".py", ".pyw"):
+        raise UsageError(f"{file} can't be loaded: Not a Python source file")
+    folder = _ROOT if path.is_relative_to(_ROOT / "spa5") else path.parent
+    sys.path.insert(0, str(folder))
     try:
-        if path.suffix == ".py" and path.is_relative_to(_PACKAGE):
-            name = path.relative_to(_PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
-            module = import_module(name)
-        else:
-            module = runspider._import_file(file)
+        module = import_module(".".join(path.relative_to(folder).with_suffix("").parts))
     except (ImportError, ValueError) as error:
         raise UsageError(f"{file} can't be loaded: {error}") from None
+    finally:
+        sys.path.remove(str(folder))
     if spiders := list(iter_spider_classes(module)):
         return spiders[-1]
     raise UsageError(f"{file} holds no spider")

@@ -8,7 +8,7 @@ from scrapy.commands import shell
 
 from spa5.catalogue.project import spider_for
 from spa5.catalogue.spider import CatalogueSpider
-from spa5.commands import only_look
+from spa5.commands import OnlyLooks
 
 if TYPE_CHECKING:
     import argparse
@@ -26,10 +26,9 @@ HELP = """\
 """
 
 
-class Command(shell.Command):
+class Command(OnlyLooks, shell.Command):
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         super().process_options(args, opts)
-        only_look(self.settings)
         self.code = opts.code
         assert self.settings is not None
         if args and (spider := spider_for(self.settings, args[0])):

@@ -2,120 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import pkgutil
 import platform
 import sys
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from scrapy.crawler import Crawler
-from scrapy.exceptions import UsageError
 
 import spa5
 from spa5.catalogue.text import Trouble, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-    from typing import TypeAlias
-
     from scrapy.settings import Settings
 
     from spa5.catalogue.spider import CatalogueSpider
 
-    # Returns what is well; None where it does not apply.
-    Check: TypeAlias = Callable[[], Coroutine[Any, Any, "str | None"]]
-    Follow: TypeAlias = Callable[[dict[str, Check]], Awaitable[None]]
-
-LIMIT_SECONDS = 5.5  # of all that is reached for, at the same time
-_CLOSING_SECONDS = 1.5  # then what does not end is left alone
 _OLDEST_PYTHON = (3, 10)
-_PACKAGE = Path(spa5.__file__).parent
 # The only place that tells versions. An egg does not hold it: there nothing is compared.
-_REQUIREMENTS = _PACKAGE.parent / "requirements.txt"
+_REQUIREMENTS = Path(spa5.__file__).parents[1] / "requirements.txt"
 _INSTALL = "pip install -r requirements.txt"
 _REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
-
-
-class Remark(Exception):
-    """A crawl would run, but people may want to know this."""
-
-
-class Line(NamedTuple):
-    status: str  # ok, warn, FAIL or skip
-    name: str
-    text: str
-
-
-async def examine(settings: Settings, name: str | None = None) -> AsyncIterator[Line]:
-    """Check all that a crawl needs; yield the lines in order, as soon as they are known.
-
-    `name` is the spider's; None: the first one.
-    """
-    now = asyncio.get_running_loop().time
-    lines: list[Line] = []
-    follow = partial(_follow, lines, now() + LIMIT_SECONDS)
-    await follow({"Python": python})
-    await follow({"packages": packages})
-    await follow({"reactor": partial(reactor, settings)})
-    await follow({"modules": modules, "settings": partial(usable, settings, name)})
-    for line in lines:
-        yield line
-    if lines[-1].status != "ok":
-        yield Line("skip", "the rest", "see above")
-        return
-    from spa5.doctor import reach  # it can be imported, as is known by now
-
-    spider, deadline = spider_of(settings, name), now() + LIMIT_SECONDS
-    groups = [
-        asyncio.create_task(_group(name, partial(group, spider), deadline))
-        for name, group in reach.GROUPS.items()
-    ]
-    for one in groups:
-        for line in await one:
-            yield line
-
-
-async def _group(name: str, group: Callable[[Follow], Any], deadline: float) -> list[Line]:
-    """The lines of checks that share something, which takes a while to close."""
-    lines: list[Line] = []
-    follow = partial(_follow, lines, deadline)
-    last = await _try(name, partial(group, follow), deadline + _CLOSING_SECONDS)
-    return [*lines, last] if last else lines
-
-
-async def _follow(lines: list[Line], deadline: float, checks: dict[str, Check]) -> None:
-    """One check after the other; behind a failure they are skipped."""
-    failed = ""
-    for name, check in checks.items():
-        if failed:
-            lines.append(Line("skip", name, f"see {failed}"))
-        elif line := await _try(name, check, deadline):
-            lines.append(line)
-            failed = name if line.status == "FAIL" else ""
-
-
-async def _try(name: str, check: Check, deadline: float) -> Line | None:
-    """A check's outcome, whatever it does and however long it takes."""
-    task = asyncio.create_task(check())
-    await asyncio.wait({task}, timeout=deadline - asyncio.get_running_loop().time())
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CLOSING_SECONDS / 2)
-        return Line("FAIL", name, f"no answer within {LIMIT_SECONDS:g} s: is it overloaded?")
-    try:
-        text = task.result()
-    except Remark as remark:
-        return Line("warn", name, str(remark))
-    except Trouble as trouble:
-        return Line("FAIL", name, str(trouble))
-    except Exception as error:
-        return Line("FAIL", name, f"{type(error).__name__}: {one_line(error)}")
-    return None if text is None else Line("ok", name, text)
 
 
 async def python() -> str:
@@ -157,20 +67,13 @@ async def reactor(settings: Settings) -> str:
 
 
 async def modules() -> str:
-    """Whether all can be imported; and whether an egg would hold all: it holds only packages."""
-    for file in sorted(_PACKAGE.rglob("*.py")):  # in an egg there are none
-        if not (file.parent / "__init__.py").exists():
-            raise Trouble(
-                f"{file.parent} has no __init__.py: make an empty one, or scrapyd-deploy "
-                f"leaves it out"
-            )
-    for name in [module.name for module in pkgutil.walk_packages(spa5.__path__, "spa5.")]:
+    for _, name, _ in pkgutil.walk_packages(spa5.__path__, "spa5."):
         try:
             importlib.import_module(name)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise Trouble(f"{name} can't be imported ({reason}): {_INSTALL}") from None
-    return "all can be imported, and none is left out of an egg"
+    return "all can be imported"
 
 
 def spider_of(settings: Settings, name: str | None) -> CatalogueSpider:
@@ -181,10 +84,7 @@ def spider_of(settings: Settings, name: str | None) -> CatalogueSpider:
     return spider_class.from_crawler(Crawler(spider_class, settings))
 
 
-async def usable(settings: Settings, name: str | None = None) -> str:
-    try:
-        spider = spider_of(settings, name)
-    except UsageError as error:
-        raise Trouble(str(error)) from None
+async def usable(settings: Settings, name: str | None) -> str:
+    spider = spider_of(settings, name)
     names = ("CONCURRENT_REQUESTS", "REFRESH_AFTER_DAYS", "MAX_SWEEPS")
     return ", ".join(f"{name}={spider.settings[name]}" for name in names)
