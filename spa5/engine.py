@@ -79,7 +79,7 @@ async def idle(crawler: Crawler) -> None:
 
 
 def under_way(crawler: Crawler) -> int:
-    """How many requests are being answered, and responses are being worked through."""
+    """Count the requests that are being answered, and the responses that are worked through."""
     engine = crawler.engine
     slot = engine.scraper.slot
     return len(engine.downloader.active) + (len(slot.queue) + len(slot.active) if slot else 0)

@@ -37,7 +37,7 @@ END_OF_WALK = object()  # what `Sweeps` tells `SkipStored`, which is between it 
 
 
 class _ForCatalogues:
-    """What the two middlewares share. Spiders of other kinds crawl without them."""
+    """The base of the two middlewares. Spiders of other kinds crawl without them."""
 
     def __init__(self, crawler: Crawler):
         if not (spider := catalogue_of(crawler)):
@@ -110,7 +110,7 @@ class SkipStored(_ForCatalogues):
                 self.stats.inc_value("catalogue/skipped")
 
     async def _see(self, ids: list[Key]) -> Seen:
-        """What is stored of these listed items; nothing where there is no pipeline to ask."""
+        """Return what is stored of these items; nothing where there is no pipeline to ask."""
         pipeline = self.crawler.get_item_pipeline(MongoPipeline)
         if pipeline is None or not ids:
             return Seen({}, {})

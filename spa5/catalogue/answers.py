@@ -120,7 +120,7 @@ class Answers:
         return data
 
     def flaw(self, response: Response, meta: Mapping[str, Any]) -> Flaw | None:
-        """What makes a response with status 2xx or 404 worth asking for again, or None.
+        """Return why a response with status 2xx or 404 should be asked for again, or None.
 
         The sites answer with an HTML page and status 200 when their API hiccups.
         """
@@ -147,7 +147,7 @@ class Answers:
             return False
 
     def reason(self, error: BaseException | None) -> str:
-        """Why a request failed, on one line."""
+        """Return in one line why a request failed."""
         foreign = isinstance(error, HttpError) and error.response.status == 404
         if foreign and not self.is_gone(error.response):  # type: ignore[union-attr]
             return "status 404, but not the API's own"
@@ -155,7 +155,7 @@ class Answers:
 
 
 def reason(error: BaseException | None) -> str:
-    """Why a request failed, on one line."""
+    """Return in one line why a request failed."""
     if not isinstance(error, HttpError):
         return one_line(_SSL.sub("", f"{type(error).__name__}: {error}"))
     response = error.response
@@ -165,7 +165,7 @@ def reason(error: BaseException | None) -> str:
 
 
 def _of_user(hook: Callable[[Any], Any], data: Any) -> Any:
-    """What a spider's hook finds in an answer; None where the answer has another shape."""
+    """Return what a spider's hook finds; None if the answer has another shape."""
     try:
         return hook(data)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -203,7 +203,7 @@ def _charset(content_type: bytes) -> str:
 
 
 def _labels(response: Response) -> str:
-    """What the response's headers say of its body, for a line of the log."""
+    """Return what the headers say about the body, for a line of the log."""
     content_type = response.headers.get(b"Content-Type") or b"no type"
     labels = [content_type, *response.headers.getlist(b"Content-Encoding")]
     return one_line(b", ".join(labels).decode("latin-1"), 40)

@@ -88,7 +88,7 @@ class Backoff:
             await asyncio.sleep(min(left, 0.5))
 
     def _judge(self, request: Request, response: Response) -> Fault | None:
-        """What is wrong with a response, or None."""
+        """Return what is wrong with a response, or None."""
         status = response.status
         if status in self.codes or status >= 500 or status in (408, 429):
             after = retry_after(response)

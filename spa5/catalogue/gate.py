@@ -25,7 +25,7 @@ MOST_PAUSE_SECONDS = 30.0
 
 
 class Kind(Enum):
-    """How a request failed."""
+    """The ways in which a request fails."""
 
     CONNECTION = "connection"  # no answer came
     ANSWER = "answer"  # one that may be right the next time
@@ -35,7 +35,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one attempt, and whether to try again."""
+    """One failed attempt: the error, and whether another attempt may help."""
 
     kind: Kind
     error: Exception
@@ -113,7 +113,7 @@ class Streak:
 
 @dataclass
 class Surroundings:
-    """What a gate asks of the crawl around it."""
+    """The parts of a crawl that its gate uses."""
 
     site: str
     first_url: str  # what a crawl of it asks for first

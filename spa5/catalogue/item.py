@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class InvalidItem(ValueError):
-    """What the API answered is no item: it has no usable key."""
+    """The answer of the API is no item, for it has no usable key."""
 
 
 @dataclass(frozen=True)
 class KeyKind:
-    """What a key looks like: text that matches `pattern`, kept as text or as a whole number."""
+    """The form of a key: text that matches `pattern`, kept as text or as a whole number."""
 
     type: type[int] | type[str]
     pattern: str
@@ -52,7 +52,7 @@ def key(kind: KeyKind = DIGITS) -> Any:
 
 @dataclass(frozen=True)
 class Schema:
-    """What the fields of an item say of themselves."""
+    """The facts that the fields of an item carry in their metadata."""
 
     noun: str  # for people
     key: str  # the key's name

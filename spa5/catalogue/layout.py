@@ -34,7 +34,7 @@ _TAKEN = {
 
 @dataclass
 class Layout:
-    """How an API lays out its catalogue. The defaults are those of CatalogueSpider."""
+    """The layout of an API's catalogue. The defaults are those of CatalogueSpider."""
 
     site: str
     path: str

@@ -38,7 +38,7 @@ class Listing:
         self._reasons: dict[int | str, tuple[str, str]] = {}  # outcome and why
 
     def __len__(self) -> int:
-        """How many different ids were listed."""
+        """The number of different ids that were listed."""
         return len(self._states)
 
     def meet(self, ids: Iterable[Key]) -> list[Key]:
@@ -101,13 +101,13 @@ class Listing:
 
     @property
     def drift(self) -> str | None:
-        """What a worker that shares the crawl said of a drift that it found."""
+        """The line of a worker that shares the crawl and found a drift; None if there is none."""
         lines = (why for outcome, why in self._reasons.values() if outcome == HELD)
         return next((why for why in lines if why.startswith(DRIFT)), None)
 
     @property
     def unresolved(self) -> dict[Key, tuple[str, str]]:
-        """By id, the outcome and the reason."""
+        """The outcome and the reason of each unresolved id."""
         return {self._id(key): why for key, why in self._reasons.items()}
 
     def _id(self, key: int | str) -> Key:
@@ -119,7 +119,7 @@ class Listing:
 
 
 class Verdict(NamedTuple):
-    """What a crawl came to, if it ended here."""
+    """The result of a crawl, if it ended here."""
 
     reason: str  # `finished`, `incomplete` or `drift`
     missing: int | None  # ids unresolved or never listed; None: it is not known
@@ -159,7 +159,7 @@ def is_drift(listed: int, before: int | None, share: float) -> bool:
 
 
 def _short(listing: Listing, walk: Walk) -> int:
-    """How many the site counts and never listed."""
+    """Return how many items the site counts and never listed."""
     return max(0, (walk.count or 0) - len(listing) - walk.unusable)
 
 

@@ -54,7 +54,7 @@ class LogIn:
     scheme: str = "Bearer"
 
     def account(self, user: str, password: str) -> dict[str, Any]:
-        """What is posted to `path`."""
+        """Return the JSON that is posted to `path`."""
         return {"username": user, "password": password}
 
     def token(self, answer: Any) -> Any:
@@ -154,7 +154,7 @@ class Session:
 
 
 def seconds_left(token: str) -> float:
-    """How long a JSON Web Token (RFC 7519) stays valid; infinity where that can't be told."""
+    """Return how long a JSON Web Token (RFC 7519) stays valid; infinity if nobody can tell."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -37,7 +37,7 @@ class Outage:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts, or has lasted if `name` works again."""
+        """The time that it lasts, or has lasted if `name` works again."""
         end = self.clock() if self._works_since is None else self._works_since
         return 0.0 if self._since is None else end - self._since
 

@@ -162,7 +162,7 @@ def _shown(url: str) -> str:
 
 
 def _members(data: Object) -> Iterator[tuple[Way, Any]]:
-    """What stands in an object and in the objects within it, the outermost first."""
+    """Yield the members of an object and of the objects within it, the outermost first."""
     level: list[tuple[Way, Any]] = [((), data)]
     for _ in range(3):
         level = [

@@ -59,7 +59,7 @@ class CatalogueSpider(Spider):
         return data["results"]
 
     def count(self, data: Any) -> Any:
-        """How many entries the catalogue has, as an index page tells it."""
+        """The number of entries in the catalogue, as an index page tells it."""
         return data["count"]
 
     def __init__(self, name: str | None = None, **given: Any):

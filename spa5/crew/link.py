@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Learned(NamedTuple):
-    """What a beat tells of the others."""
+    """A beat tells this about the other workers."""
 
     leads: int = 0
     workers: int = 1

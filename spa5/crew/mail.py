@@ -25,7 +25,7 @@ _MOST_OUTCOMES = 500
 
 
 class Outgoing(NamedTuple):
-    """What goes with one beat; it is kept until the beat has succeeded."""
+    """The things that go with one beat. They are kept until the beat has succeeded."""
 
     requests: list[tuple[str, str]]
     outcomes: list[tuple[Key, str, str]]
@@ -116,7 +116,7 @@ class Mail:
         self.totals = dict(sums)
 
     def _believe(self, unpack: Callable[..., T], raw: bytes, *more: Any) -> T | None:
-        """What `unpack` makes of it; None, counted and said once, where it is not right."""
+        """Return what `unpack` reads; None if it is not right, which is counted, and said once."""
         try:
             return unpack(raw, *more)
         except wire.Refused:

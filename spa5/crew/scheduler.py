@@ -68,7 +68,7 @@ class Scheduler(BaseScheduler):
         return len(self.pages) + len(self.crew.mail.unsent) + self.crew.others.waiting
 
     def has_pending_requests(self) -> bool:
-        """Of this worker's own; it ends when `Crew` says that the crawl has ended."""
+        """True if this worker has requests of its own. `Crew` says when the crawl has ended."""
         mail = self.crew and self.crew.mail
         return bool(self.pages or self.repeated or (mail and (mail.taken or mail.unsent)))
 

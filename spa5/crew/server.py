@@ -85,7 +85,7 @@ def is_of_others(error: RedisError) -> bool:
 
 
 def place(redis: Redis) -> str:
-    """Where it is, for people: no credentials in it."""
+    """Return the address for people, without credentials."""
     options = redis.connection_pool.connection_kwargs
     if "path" in options:
         return str(options["path"])

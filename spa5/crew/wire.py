@@ -28,7 +28,7 @@ _RUN = re.compile(r"[0-9a-f]{32} (\S{10,40}) [0-9a-f]{16}")
 
 
 class Refused(ValueError):
-    """What Redis holds was not written by a worker of this crawl."""
+    """No worker of this crawl wrote what Redis holds."""
 
 
 def pack(value: Any) -> str:
@@ -50,7 +50,7 @@ def unpack_request(raw: bytes, names: Collection[str], clean: Clean) -> tuple[Ke
 
 
 def outcome(clean: Clean, one: Any, outcome: Any, reason: Any) -> tuple[Key, str, str]:
-    """What became of an item; the reason is one short line."""
+    """Return the outcome of an item as it is sent; the reason becomes one short line."""
     if not isinstance(outcome, str) or outcome not in OUTCOMES or not isinstance(reason, str):
         raise Refused
     line = "".join(c if c.isprintable() else " " for c in reason[:_MOST_REASON])
@@ -68,12 +68,12 @@ def unpack_outcomes(raw: bytes, clean: Clean) -> list[tuple[Key, str, str]]:
 
 
 def unpack_totals(raw: bytes) -> dict[str, int]:
-    """By stat, what one worker has counted."""
+    """Return the counts of one worker by stat."""
     return _counts(_unpack(raw))
 
 
 def unpack_ended(raw: bytes) -> dict[str, Any]:
-    """How a shared crawl ended: `reason`, `expected`, `missing` (may be None) and `totals`."""
+    """Return `reason`, `expected`, `missing` (may be None) and `totals` of a crawl that ended."""
     match _unpack(raw):
         case {"reason": str(reason), "expected": _, "missing": _, "totals": totals} as ended:
             if _REASON.fullmatch(reason):

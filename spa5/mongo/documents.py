@@ -110,7 +110,7 @@ class Document(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What inserts one item as new, or what changes the stored one."""
+    """One update, which inserts an item as new or changes the stored one."""
 
     key: Key
     change: dict[str, Any]
@@ -118,7 +118,7 @@ class Update(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a document is written over what is stored, and how that counts."""
+    """The update that writes a document, and the outcome as which it counts."""
 
     document: Document
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""What an error of MongoDB means, to a crawl and to people."""
+"""Errors of MongoDB: what they mean to a crawl, and what people are told."""
 
 from __future__ import annotations
 

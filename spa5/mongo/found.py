@@ -1,4 +1,4 @@
-"""What a crawl finds in the collection and would store twice, and how people mend that."""
+"""The collection as a crawl finds it: what would be stored twice, and how people mend that."""
 
 from __future__ import annotations
 

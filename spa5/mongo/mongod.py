@@ -90,7 +90,7 @@ def launch(binary: Path, data_dir: Path, socket_path: Path) -> None:
 
 
 def _run(command: list[str], log: Path | None = None) -> str:
-    """What mongod prints; `MongodError` where it fails, with the reason that its log tells."""
+    """Return what mongod prints; `MongodError`, with the reason in its log, where it fails."""
     try:
         # The daemon gets a session of its own; start_new_session is for Ctrl-C before that.
         done = subprocess.run(

@@ -31,7 +31,7 @@ _MOST_TRIES = 5  # to make an index that somebody else drops again and again
 
 
 class Seen(NamedTuple):
-    """What is stored of listed items, and where `listed_at` could not be set; both by key."""
+    """The stored documents of listed items, and those that refused `listed_at`; both by key."""
 
     stored: dict[Key, dict[str, Any]]  # what SkipStored needs, from before `listed_at` was set
     refused: dict[Key, str]  # why

@@ -31,7 +31,7 @@ _MOST_TRIES = 5  # to write what something else deletes or inserts at the same m
 
 
 class Written(NamedTuple):
-    """What a bulk write did, by the position of its updates."""
+    """The result of a bulk write, by the position of its updates."""
 
     upserted: set[int]
     matched: int

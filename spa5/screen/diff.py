@@ -85,7 +85,7 @@ class Diff:
 
 
 def _differences(item: Item, stored: dict[str, Any]) -> list[str]:
-    """As diff shows them: what is stored after a minus, what the site has after a plus."""
+    """Return lines as diff has them: the stored value after a minus, the site's after a plus."""
     fields = {name: value for name, value in vars(item).items() if name != "extra" or value}
     try:
         names = Document.from_item(fields, schema_of(type(item))).differing(stored)

@@ -41,7 +41,7 @@ FAILED = ("catalogue/failed", "catalogue/index_failed", "catalogue/invalid", "mo
 
 
 class Figures:
-    """What the stats say of a crawl."""
+    """The figures of a crawl, read from its stats."""
 
     def __init__(self, crawler: Crawler):
         self.crawler = crawler
@@ -52,7 +52,7 @@ class Figures:
 
     @property
     def nouns(self) -> str:
-        """What the items are called."""
+        """The word for the items, in the plural."""
         spider = catalogue_of(self.crawler)
         return spider.schema.nouns if spider else "items"
 
@@ -99,13 +99,13 @@ class Figures:
 
     @property
     def whole(self) -> str:
-        """What all workers did."""
+        """One line about the work of all workers."""
         done, total = self.done
         return f"{done} of {total} {self.nouns}, {self.workers} workers"
 
     @property
     def whole_counts(self) -> list[str]:
-        """What became of the items that all workers fetched."""
+        """The outcomes of the items that all workers fetched."""
         words = {"new": "inserted", "changed": "changed", "unchanged": "unchanged"}
         return [f"{self.get(f'crawl/{stat}')} {word}" for word, stat in words.items()]
 
