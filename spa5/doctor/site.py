@@ -147,7 +147,7 @@ class Visit:
 
 
 def _explained(error: Exception, request: Request) -> str:
-    """Return what went wrong, and what to do. Scrapy's errors have those of its handler as cause."""
+    """Return what went wrong and what to do. Scrapy has the errors of its handler as cause."""
     if isinstance(error, (DownloadCancelledError, IgnoreRequest)):
         return f"{request.url} can't be used: {one_line(error)}"
     if isinstance(error, DownloadTimeoutError):
