@@ -574,7 +574,7 @@ def test_where_there_is_no_embedded_server_one_line_names_the_alternatives(
 
 def test_the_module_can_be_imported_everywhere() -> None:
     windows = (
-        "import asyncio, scrapy.utils.conf, sys;"
+        "import asyncio, pymongo, scrapy.utils.conf, sys;"
         "sys.platform = 'win32'; sys.modules['fcntl'] = None;"
         "import spa5.mongo.server, spa5.commands.mongod; print('fine')"
     )
