@@ -1,6 +1,7 @@
 """Engine: all that the project uses of Scrapy's private parts, and what to do when one goes.
 
-They are those of Scrapy 2.19. Nothing else in spa5 reads a name of Scrapy's with an underscore.
+They are those of Scrapy 2.19. Elsewhere, two subclasses of Scrapy's override private methods: the
+command genspider, and the middleware Redirect.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from spa5.catalogue.spider import catalogue_of
 from spa5.engine import idle
 from spa5.mongo.errors import StoreError
 from spa5.mongo.judge import Judge
-from spa5.mongo.store import Seen
+from spa5.mongo.store import MOST_KEYS, Seen
 from spa5.pipelines import MongoPipeline
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_ASKED = 10_000  # ids in one question to MongoDB
 END_OF_WALK = object()  # what `Sweeps` tells `SkipStored`, which is between it and the engine
 
 
@@ -70,7 +69,7 @@ class SkipStored(_ForCatalogues):
                 details.append(output)
             elif output is not END_OF_WALK:  # an index page, for which the walk waits
                 yield output
-            if output is END_OF_WALK or len(details) == MOST_ASKED:
+            if output is END_OF_WALK or len(details) == MOST_KEYS:
                 async for detail in self._drop_stored(details):
                     yield detail
                 details = []

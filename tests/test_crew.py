@@ -11,14 +11,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scrapy.crawler import Crawler
+from scrapy.utils.project import get_project_settings
 
 from spa5.catalogue.item import schema_of
 from spa5.crew import wire
 from spa5.crew.crew import Crew
 from spa5.crew.link import Link
 from spa5.crew.mail import Mail
+from spa5.crew.scheduler import Scheduler
 from spa5.crew.server import RedisUnavailable
 from spa5.items import Book
+from spa5.spiders.books import BooksSpider
 from tests.helpers.redises import RedisServer, needs_redis, running_redis
 
 if TYPE_CHECKING:
@@ -545,3 +549,16 @@ def test_a_worker_of_an_older_version_is_not_met(server: RedisServer, redis: Red
 def test_whatever_was_told_reads_back() -> None:
     told = [("1", "done", ""), ("20", "failed", "status 500")]
     assert wire.unpack_outcomes(json.dumps(told).encode(), BOOK.kind.clean) == told
+
+
+def test_workers_that_store_in_the_same_place_work_together_however_it_was_named() -> None:
+    def scope(**settings: str) -> str:
+        wanted = get_project_settings()
+        wanted.setdict(settings, priority="cmdline")
+        crawler = Crawler(BooksSpider, wanted)
+        scheduler = Scheduler(crawler)
+        scheduler.open(BooksSpider.from_crawler(crawler))
+        return scheduler._scope()
+
+    assert scope() == scope(MONGO_DATABASE="books", MONGO_COLLECTION="books")
+    assert len({scope(), scope(MONGO_DATABASE="a"), scope(MONGO_COLLECTION="a")}) == 3

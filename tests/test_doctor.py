@@ -10,10 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import zipfile
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -36,6 +34,7 @@ from tests.helpers.embedded import (
     servers,
     wait_for_end,
 )
+from tests.helpers.http import Handler, listening
 from tests.helpers.mongods import PASSWORD, replica_set
 from tests.helpers.redises import RedisServer, needs_redis, running_redis
 from tests.helpers.terminal import scrapy_on_terminal
@@ -127,22 +126,13 @@ def silent() -> Iterator[str]:
 def refusing_proxy() -> Iterator[str]:
     """The address of a proxy that wants another password."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Proxy(Handler):
         def do_CONNECT(self) -> None:
             self.send_response(407)
             self.end_headers()
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Proxy) as port:
+        yield f"127.0.0.1:{port}"
 
 
 @contextmanager

@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +14,7 @@ import pytest
 from scrapy.exceptions import UsageError
 
 from spa5.catalogue.layout import Layout
+from tests.helpers.http import Handler, listening
 from tests.helpers.mongods import reserved_port
 from tests.helpers.scrapyds import copy_project
 from tests.standin.site import running_site
@@ -79,29 +78,16 @@ def serving(api: Api) -> Iterator[tuple[str, list[str]]]:
     """The URL of an API, and what it is asked for, in the order in which that comes."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Site(Handler):
         def do_GET(self) -> None:
             asked.append(self.path)
             parts = urlsplit(self.path)
             answer = api(parts.path, dict(parse_qsl(parts.query)))
             body = answer if isinstance(answer, str) else json.dumps(answer)
-            self.send_response(404 if answer is None else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
+            self.send_json(body, 404 if answer is None else 200)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Site) as port:
+        yield f"http://127.0.0.1:{port}", asked
 
 
 def product(number: int) -> dict[str, Any]:

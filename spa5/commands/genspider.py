@@ -13,14 +13,13 @@ from scrapy.crawler import AsyncCrawlerProcess
 from scrapy.exceptions import UsageError
 
 import spa5
-from spa5.catalogue.layout import Layout
-from spa5.catalogue.probe import Probe
-from spa5.catalogue.sketch import sketch
 from spa5.catalogue.text import brief, plain
 from spa5.commands import OnlyLooks, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
+
+    from spa5.catalogue.layout import Layout
 
 _OWN = "catalogue"
 _SCRAPYS = Path(scrapy.__path__[0], "templates", "spiders")
@@ -42,6 +41,9 @@ class Command(OnlyLooks, genspider.Command):
         return "[options] <name> <domain; for -t catalogue the URL of the index>"
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        # Scrapy imports all commands for any of them: the others need not wait for this.
+        from spa5.catalogue.layout import Layout
+
         self.layout: Layout | None = None
         try:
             if Path(opts.template).stem == _OWN and len(args) == 2:
@@ -66,6 +68,9 @@ class Command(OnlyLooks, genspider.Command):
         variables = super()._generate_template_variables(module, name, url, template_name)
         if Path(template_name).stem != _OWN:
             return variables
+        from spa5.catalogue.probe import Probe
+        from spa5.catalogue.sketch import sketch
+
         assert self.settings is not None
         self.settings.set("RETRY_ENABLED", False, priority="cmdline")
         self.crawler_process = AsyncCrawlerProcess(self.settings)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.mongo.directory import MongodError, data_dir
-from spa5.mongo.server import EmbeddedServer
-
 if TYPE_CHECKING:
     import argparse
+
+    from spa5.mongo.server import EmbeddedServer
 
 
 class Command(ScrapyCommand):
@@ -28,6 +27,10 @@ class Command(ScrapyCommand):
         return "Run the embedded MongoDB server until Ctrl-C"
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        # Scrapy imports all commands for any of them: the others need not wait for the driver.
+        from spa5.mongo.directory import MongodError, data_dir
+        from spa5.mongo.server import EmbeddedServer
+
         if args:
             raise UsageError("scrapy mongod takes no arguments", print_help=False)
         assert self.settings is not None

@@ -18,6 +18,7 @@ from spa5.crew.link import Link
 from spa5.crew.mail import Mail
 from spa5.crew.server import RedisUnavailable, shared
 from spa5.engine import is_idle, wake
+from spa5.mongo.connection import names_of
 
 if TYPE_CHECKING:
     from scrapy import Request, Spider
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1  # of what workers tell each other: other versions do not take part
+_VERSION = 2  # of what workers tell each other: other versions do not take part
 
 # What the workers tell each other of their stats: the site's count, and the items that are done.
 DONE = ("catalogue/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")
@@ -127,9 +128,8 @@ class Scheduler(BaseScheduler):
 
     def _scope(self) -> str:
         """A hash of what is crawled, and where to."""
-        settings = self.crawler.settings
-        places = [settings[name] for name in ("MONGO_DATABASE", "MONGO_COLLECTION")]
-        return sha256(repr([_VERSION, self.spider.site, *places]).encode()).hexdigest()[:16]
+        names = names_of(self.crawler.settings, self.spider.name)
+        return sha256(repr([_VERSION, self.spider.site, *names]).encode()).hexdigest()[:16]
 
     async def _close(self) -> None:
         if self.crew is None:

@@ -57,8 +57,7 @@ class Connection:
     def __init__(self, settings: BaseSettings, spider_name: str):
         self._settings = settings
         self._uri: str = settings["MONGO_URI"] or ""
-        self._database: str = settings["MONGO_DATABASE"] or spider_name
-        self.items_name: str = settings["MONGO_COLLECTION"] or spider_name
+        self._database, self.items_name = names_of(settings, spider_name)
         self._client: Client | None = None
         self._server: EmbeddedServer | None = None  # the embedded one, where it is used
         self.place = ""  # where the items are, for people: no credentials in it
@@ -129,6 +128,12 @@ class Connection:
         if (named := database_of(self._uri)) not in ("", self._database):
             said = "MONGO_URI names the database %r, this crawl uses %r: MONGO_DATABASE says which"
             logger.warning(said, named, self._database)
+
+
+def names_of(settings: BaseSettings, spider_name: str) -> tuple[str, str]:
+    """Return the names of a crawl's database and collection, which may be the spider's."""
+    given = settings["MONGO_DATABASE"], settings["MONGO_COLLECTION"]
+    return given[0] or spider_name, given[1] or spider_name
 
 
 def connect(uri: str) -> Client:

@@ -128,8 +128,8 @@ class Plan(NamedTuple):
 def plan(document: Document, stored: dict[str, Any] | None, moment: datetime) -> Plan:
     """Plan a write, given what is stored under the document's key.
 
-    What is stored already is not written again: then only the bookkeeping moves. A document that
-    is stored under its own `_id` was inserted by a try whose answer was lost.
+    What is stored already is not written again: then only its times move. A document that is
+    stored under its own `_id` was inserted by a try whose answer was lost.
     """
     if stored is None:
         return Plan(document, "inserted", document.as_new(moment))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spa5.catalogue.fields import now
 from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
 from spa5.mongo.errors import StoreError
+from spa5.mongo.store import MOST_KEYS
 
 if TYPE_CHECKING:
     from spa5.catalogue.spider import CatalogueSpider
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from spa5.mongo.store import Store
 
 logger = logging.getLogger(__name__)
-
-_MOST_ASKED = 10_000  # ids in one question to MongoDB
 
 
 class Judge:
@@ -39,7 +38,7 @@ class Judge:
         accepts_drift = spider.arguments.accepts_drift
         listing.end_sweep(believes_gone=accepts_drift)
         held = 0
-        for ids in listing.chunks(_MOST_ASKED):
+        for ids in listing.chunks(MOST_KEYS):
             held += listing.check(ids, await self._store.held(ids))
         self.others = await self._store.total() - held
         before = await self._last_complete()

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_MOST_KEYS = 10_000  # in a query
+MOST_KEYS = 10_000  # in one question to MongoDB
 _MOST_TRIES = 5  # to make an index that somebody else drops again and again
 
 
@@ -164,5 +164,5 @@ class Store:
 
 def _chunks(keys: Iterable[Key]) -> Iterator[list[Key]]:
     left = iter(keys)
-    while chunk := list(islice(left, _MOST_KEYS)):
+    while chunk := list(islice(left, MOST_KEYS)):
         yield chunk

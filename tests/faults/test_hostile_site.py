@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +18,7 @@ from spa5.catalogue.item import InvalidItem, schema_of
 from spa5.items import Book
 from spa5.mongo.documents import Document, Rejected
 from spa5.spiders.books import BooksSpider
+from tests.helpers.http import Handler, listening
 from tests.helpers.stored import assert_holds_catalogue, content
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
@@ -43,22 +42,13 @@ def another_host() -> Iterator[tuple[str, list[str]]]:
     """A server that must not be asked; yields its URL and the paths that it was asked for."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Host(Handler):
         def do_GET(self) -> None:
             asked.append(self.path)
             self.send_error(418)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://localhost:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Host) as port:
+        yield f"http://localhost:{port}", asked
 
 
 def redirect(target: str) -> dict[str, Any]:

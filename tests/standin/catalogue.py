@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     Entry: TypeAlias = dict[str, Any]
 
 
-class Catalogue:
+class Catalogue(ABC):
     """Items made by rule from (seed, key); only the keys are held, in the site's order.
 
     A subclass makes the items of one site, and says how its API is addressed.
@@ -38,29 +39,29 @@ class Catalogue:
 
     # What a subclass says of its items.
 
+    @abstractmethod
     def make_keys(self, items: int, rng: Random) -> Sequence[Key]:
         """The keys of so many items, in the site's order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def new_key(self, number: int) -> Key:
         """The key of the first, second, … item that is inserted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_entry(self, key: Key, rng: Random) -> Entry:
         """What an index page lists."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_rest(self, key: Key, rng: Random) -> Entry:
         """What the detail has in addition."""
-        raise NotImplementedError
 
+    @abstractmethod
     def visible_edit(self, edits: int) -> Entry:
         """The values, on index page and detail, of an item that was edited so often."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hidden_edit(self, edits: int) -> Entry:
         """The same for the detail alone."""
-        raise NotImplementedError
 
     # What a subclass may say of its API.
 
