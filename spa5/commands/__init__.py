@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from scrapy.exceptions import UsageError
+from scrapy.utils.log import configure_logging
 
-from spa5.catalogue.text import plain, show_plainly
+from spa5.catalogue.text import Trouble, plain, show_plainly
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.commands import ScrapyCommand
     from scrapy.crawler import Crawler
+
+    from spa5.catalogue.spider import CatalogueSpider
+    from spa5.mongo.store import Store
 
     _Base = ScrapyCommand
 else:
@@ -48,6 +53,59 @@ class OnlyLooks(_Base):
         self.settings.set("SPIDER_MIDDLEWARES", {}, priority="cmdline")
         if not getattr(opts, "pipelines", False):
             self.settings.set("ITEM_PIPELINES", {}, priority="cmdline")
+
+
+class LooksUp(_Base):
+    """Makes a command read what is stored, and print it as a table, or with --json for programs.
+
+    Subclasses define `look`. Exit code: what `look` returns; 1: the collection can't be read, which
+    is told in one line; 2: the arguments can't be used.
+    """
+
+    requires_project = True
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
+
+    async def look(
+        self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace
+    ) -> int:
+        """Read from the open `store` and print; return the exit code."""
+        raise NotImplementedError
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+        parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        try:
+            self.exitcode = asyncio.run(self._look(args, opts))
+            sys.stdout.flush()
+        except UsageError as error:
+            self.exitcode = refuse(self, error)
+        except Trouble as error:
+            sys.stderr.write(plain(f"{error}\n"))
+            self.exitcode = 1
+        except KeyboardInterrupt:
+            self.exitcode = 130
+        except BrokenPipeError:  # whoever reads it, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    async def _look(self, args: list[str], opts: argparse.Namespace) -> int:
+        from spa5.catalogue.item import schema_of  # other commands need not wait for all this
+        from spa5.catalogue.project import spider_named
+        from spa5.mongo.store import Store
+
+        assert self.settings is not None
+        configure_logging(self.settings)
+        spider = spider_named(self.settings, opts.spider)
+        schema = schema_of(spider.item_class)
+        store = Store(self.settings, spider.name, schema, lambda *_: None)
+        try:
+            await store.open(read_only=True)
+            return await self.look(store, spider, args, opts)
+        finally:
+            await store.close()
 
 
 def run_spider(

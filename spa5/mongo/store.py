@@ -63,7 +63,8 @@ class Store:
         with self.connection.explained():
             await self.connection.open(read_only=read_only)
             self.items = self.connection.collection(self.connection.items_name)
-            self.crawls = self.connection.collection("crawls")  # see `Judge`
+            self.crawls = self.connection.collection("crawls")  # see `Ledger`
+            self.history = self.connection.collection(f"{self.connection.items_name}_history")
             if not read_only:
                 await self._make_index()
                 await self.try_write()
