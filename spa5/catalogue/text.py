@@ -23,6 +23,11 @@ def plain(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def spellable(text: str) -> str:
+    """Return `text` with escapes for halves of characters, which no encoding spells."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(words: object, most: int = 200) -> str:
     """Return the words of others, an error's for instance, as a part of one line."""
     return _cut(plain(" ".join(str(words).split())[: most + 1]), most)

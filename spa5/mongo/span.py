@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy.exceptions import UsageError
 
 from spa5.catalogue.fields import now, to_milliseconds
-from spa5.catalogue.text import Trouble, brief
+from spa5.catalogue.text import Trouble, brief, spellable
 
 if TYPE_CHECKING:
     from spa5.mongo.store import Store
@@ -51,9 +51,8 @@ async def find_crawl(store: Store, spider_name: str, text: str | None) -> dict[s
             return found[0]
         where = store.connection.place
         raise Trouble(f"no crawl into {where} has ended yet: type scrapy crawl {spider_name}")
-    start = text.encode(errors="replace").decode()  # a shell can give what no encoding spells
-    begin_so = own | {"_id": {"$regex": f"^{re.escape(start)}"}}
-    found = await _newest(store, own | {"_id": start}) or await _newest(store, begin_so)
+    begin_so = own | {"_id": {"$regex": f"^{re.escape(spellable(text))}"}}
+    found = await _newest(store, own | {"_id": spellable(text)}) or await _newest(store, begin_so)
     if len(found) == 1:
         return found[0]
     said = f"several crawls begin with {brief(text)}" if found else f"no crawl {brief(text)}"
