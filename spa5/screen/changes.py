@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from spa5.catalogue.fields import now
 from spa5.catalogue.text import plain
 from spa5.mongo.ledger import status
-from spa5.screen.output import ABSENT, local, print_table, shown
+from spa5.screen.output import local, print_table
+from spa5.screen.values import before_and_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -45,23 +46,11 @@ def _said(counts: Counter[str], field: str | None) -> str:
     return ", ".join(f"{counts[kind]:,} {words}" for kind, words in _WORDS.items())
 
 
-def steps_of(fields: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return a row for each field of a replaced version: its name, and its value before and after.
-
-    Long values are shown from shortly before they differ.
-    """
-    rows = []
-    for name, one in fields.items():
-        before, after = shown(one.get("before", ABSENT), one.get("after", ABSENT))
-        rows.append({"field": name, "before": before, "after": after})
-    return rows
-
-
 def _rows(change: Mapping[str, Any], *, dated: bool) -> list[Mapping[str, Any]]:
     item = {"id": str(change["id"]), "name": change.get("name")}
     if dated:
         item["when"] = local(change["at"])
-    return [item | row for row in steps_of(change.get("fields", {}))] or [item]
+    return [item | row for row in before_and_after(change.get("fields", {}))] or [item]
 
 
 def _title(span: Span) -> str:

@@ -14,7 +14,7 @@ from spa5.catalogue.text import plain
 from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.errors import StoreError
 from spa5.mongo.store import Store
-from spa5.screen.output import ABSENT, shown
+from spa5.screen.values import ABSENT, shown
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler

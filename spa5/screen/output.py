@@ -6,18 +6,15 @@ import json
 import math
 import sys
 from datetime import datetime, timezone
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from spa5.catalogue.text import plain, spellable
+from spa5.catalogue.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rich.console import Console
 
-ABSENT = object()  # the value of a field that an item lacks
-_MOST_SHOWN = 160  # characters of a value
 _UNLIMITED = 100_000  # columns: what reads a pipe folds lines itself
 
 
@@ -56,15 +53,13 @@ def local(moment: datetime | None) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
-def shown(*values: Any) -> list[str]:
-    """The values for people, long ones from shortly before they differ; "" for an absent one."""
-    texts = [
-        "" if one is ABSENT else one.isoformat() if isinstance(one, datetime) else repr(one)
-        for one in values
-    ]
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
-    start = max(0, alike - 20) if max(map(len, texts)) > _MOST_SHOWN else 0
-    return [_cut(text, start) for text in texts]
+def folded(text: str, margin: int) -> list[str]:
+    """Return the lines of a text, folded to what the terminal has beside a margin."""
+    from rich.text import Text
+
+    screen = _console()
+    lines = Text(plain(text)).wrap(screen, max(10, screen.width - margin))
+    return [line.plain.rstrip() for line in lines] or [""]
 
 
 def as_json(value: Any) -> Any:
@@ -78,13 +73,8 @@ def as_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float)):
-        return spellable(value) if isinstance(value, str) else value
+        return _spellable(value) if isinstance(value, str) else value
     return str(value)
-
-
-def _cut(text: str, start: int) -> str:
-    end = start + _MOST_SHOWN
-    return "…" * bool(start) + text[start:end] + "…" * (len(text) > end)
 
 
 def _print_blocks(console: Console, rows: list[Mapping[str, Any]]) -> None:
@@ -105,3 +95,8 @@ def _console() -> Console:
 
 def _cell(value: Any) -> str:
     return "" if value is None else plain(str(value))
+
+
+def _spellable(text: str) -> str:
+    """The site can send halves of characters, which no encoding spells."""
+    return text.encode("utf-8", "backslashreplace").decode()
