@@ -42,7 +42,7 @@ def print_versions(steps: Iterable[Mapping[str, Any]]) -> None:
         for step in steps
         for row in before_and_after(step["fields"])
     ]
-    print("\nHistory" if rows else "\nNo history: it has not changed since it was first stored")
+    print("\nHistory" if rows else "\nNo history: no change of it was recorded")
     print_table(rows)
 
 
