@@ -114,10 +114,13 @@ class SkipStored(_ForCatalogues):
         if pipeline is None or not ids:
             return Seen({}, {})
         try:
-            return await pipeline.store.mark_listed(ids)
+            seen = await pipeline.store.mark_listed(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
+        for one in pipeline.unsettled & seen.stored.keys():
+            del seen.stored[one]  # what a killed crawl was about to write is fetched again
+        return seen
 
 
 class Sweeps(_ForCatalogues):

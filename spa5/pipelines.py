@@ -14,19 +14,23 @@ from spa5.catalogue.drift import Drift, Drifted
 from spa5.catalogue.item import ANY, Item
 from spa5.catalogue.listing import FAILED, HELD, REJECTED
 from spa5.catalogue.spider import catalogue_of
-from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected
+from spa5.mongo.documents import Document, HeldBack, Rejected
 from spa5.mongo.errors import StoreError
 from spa5.mongo.groupcommit import GroupCommit
+from spa5.mongo.history import history_of
 from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from scrapy.crawler import Crawler
     from typing_extensions import Self
 
+    from spa5.catalogue.item import Key
     from spa5.crew.crew import Crew
+    from spa5.mongo.plan import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,9 @@ class MongoPipeline:
         self.drift = Drift(share, self._count_emptied, accepted=accepted)
         name = crawler.spider.name if crawler.spider else "items"
         self.store = Store(settings, name, self.schema, crawler.stats.inc_value)
-        self.writer = Writer(self.store, self.drift.admit)
+        self.store.is_listing = spider is None or spider.arguments.ids is None
+        self.history = history_of(self.store, settings)
+        self.writer = Writer(self.store, self.history, self.drift.admit)
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(
             self._write, size=lambda document: len(document.content)
@@ -70,6 +76,8 @@ class MongoPipeline:
     async def open_spider(self) -> None:
         try:
             await self.store.open()
+            if self.history:
+                await self.history.open()
         except StoreError as error:
             logger.error("%s", error)
             raise CloseSpider("mongo_unavailable") from None
@@ -124,6 +132,11 @@ class MongoPipeline:
             return await self._crew.link.count_emptied(field)
         self.emptied[field] += 1
         return self.emptied[field]
+
+    @property
+    def unsettled(self) -> AbstractSet[Key]:
+        """The items that killed crawls may have been writing, see `History`."""
+        return self.history.unsettled.keys() if self.history else set()
 
     async def close_spider(self) -> None:
         await self.commit.drain()

@@ -98,6 +98,9 @@ MONGO_DATABASE = environ.get("MONGO_DATABASE")  # unset: the spider's name
 MONGO_COLLECTION = environ.get("MONGO_COLLECTION")  # the same
 MONGO_DATA_DIR = environ.get("MONGO_DATA_DIR")
 MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
+# What a change replaced goes to the collection NAME_history.
+HISTORY_ENABLED = environ.get("HISTORY_ENABLED", True)
+HISTORY_KEEP_DAYS = environ.get("HISTORY_KEEP_DAYS")  # unset: for ever
 
 # Feeds (-O items.jsonl) of the items as they are stored.
 FEED_EXPORT_ENCODING = "utf-8"
