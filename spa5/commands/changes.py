@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
+from spa5.catalogue.text import brief
 from spa5.commands import LooksUp
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Command(LooksUp, ScrapyCommand):
         from spa5.screen.output import print_json
 
         if args:
-            raise UsageError("ids are for scrapy show --history; use --crawl, --since or --field")
+            raise UsageError(f"{brief(args[0])} is unknown; for one item use scrapy show --history")
         _check_field(opts.field, store.schema)
         most = positive("--limit", opts.limit)
         span = await _span(store, spider, opts)
