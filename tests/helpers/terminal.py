@@ -140,7 +140,7 @@ class Terminal:
 
 @contextmanager
 def scrapy_on_terminal(*args: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
-    others = {*OWN, "COLUMNS", "LINES"}  # those of the terminal in which pytest runs
+    others = OWN | {"COLUMNS", "LINES"}  # of the terminal in which the tests run
     inherited = {name: value for name, value in os.environ.items() if name not in others}
     ours = {"PROGRESS_ENABLED": "True", "TERM": "xterm"}
     master, slave = os.openpty()
