@@ -159,13 +159,14 @@ def test_each_change_of_an_item_is_told_and_writes_that_never_happened_are_not(
 ) -> None:
     name = spider.name
     add_crawl(stored, name)
-    add_item(stored, name, id=key, name="c", score=3.0, changed_at=minute(5))
+    add_item(stored, name, id=key, name="d", score=3.0, changed_at=minute(20))
     add_version(stored, key, (-50, 2), {"name": "a"}, name)
     add_version(stored, key, (2, 3), {"score": 1.0}, name)
     add_version(stored, key, (3, 5), {"name": "b", "score": 2.0}, name)
     add_version(stored, key, (3, 4), {"name": "killed between"}, name)
     add_version(stored, key, (5, 6), {"name": "killed last"}, name)
-    add_version(stored, key, (-90, -50), {"name": "another crawl's"}, name, crawl="20251101-0")
+    add_version(stored, key, (-90, -50), {"name": "before"}, name, crawl="20251101-0")
+    add_version(stored, key, (5, 20), {"name": "c"}, name, crawl="20251125-2")
     found = changes(capsys, database, spider=spider)
     assert [change["id"] for change in found] == [key] * 3
     assert [change["at"][14:16] for change in found] == ["08", "09", "11"]
@@ -203,7 +204,8 @@ def test_nothing_is_lost_or_told_twice_where_there_is_more_than_one_question_ask
     add_crawl(stored, returned=[f"back {number}" for number in range(5)])
     for number in range(5):
         add_item(stored, id=f"{number}", first_crawled_at=minute(1), changed_at=minute(3))
-        for end in (2, 3):
+    for end in (2, 3):
+        for number in range(5):
             add_version(stored, f"{number}", (end - 1, end), {"score": float(end)})
     found = [(one["change"], one["id"], one["at"]) for one in changes(capsys, database)]
     assert len(found) == len(set(found)) == 5 + 10 + 5
@@ -236,7 +238,7 @@ def test_a_crawl_that_has_not_ended_counts_to_when_its_next_sign_of_life_is_due(
     capsys: pytest.CaptureFixture[str],
     ending: str,
 ) -> None:
-    alive_at = minute(10) if ending == "killed" else now()
+    alive_at = minute(10) if ending == "killed" else now() + timedelta(hours=1)
     add_crawl(stored, ended=None, reason=None, alive_at=alive_at)
     for seconds in (-1, 9, 11):
         at = alive_at + timedelta(seconds=seconds)
@@ -306,6 +308,7 @@ def test_the_last_crawl_is_of_this_catalogue_and_no_restore(
         look(Command(), BooksSpider, database)
     add_crawl(stored, _id="20261001-1")
     add_crawl(stored, _id="20261001-12", ended=minute(20))
+    add_crawl(stored, _id="20261001-2", ended=minute(15))
     add_crawl(stored, _id="20261002-1", ended=minute(30), reason="restored")
     add_crawl(stored, _id="20261002-2", ended=minute(30), collection="others")
     assert "Crawl 20261001-12 (" in table(capsys, database)[0]
