@@ -114,13 +114,10 @@ class SkipStored(_ForCatalogues):
         if pipeline is None or not ids:
             return Seen({}, {})
         try:
-            seen = await pipeline.store.mark_listed(ids)
+            return await pipeline.mark_listed(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
-        for one in pipeline.unsettled & seen.stored.keys():
-            del seen.stored[one]  # what a killed crawl was about to write is fetched again
-        return seen
 
 
 class Sweeps(_ForCatalogues):
@@ -165,6 +162,8 @@ class Sweeps(_ForCatalogues):
         if not self.verdict:
             self.verdict = Verdict(crew.ended["reason"], crew.ended["missing"], False, "")
             logger.info("The shared crawl ended: %s", self.verdict.reason)
+            if pipeline := self.crawler.get_item_pipeline(MongoPipeline):
+                pipeline.ledger.has_verdict = True
             if crew.ended["expected"] is not None:
                 self.stats.set_value("catalogue/expected", crew.ended["expected"])
 
@@ -197,7 +196,7 @@ class Sweeps(_ForCatalogues):
             return Verdict("finished", None, False, "")
         pipeline.drift.end_sweep()
         spider = self.spider
-        judge = Judge(pipeline.store, spider, self.drift_share)
+        judge = Judge(pipeline.store, pipeline.ledger, spider, self.drift_share)
         try:
             verdict = await judge.verdict(walks)
         except StoreError as error:
@@ -210,8 +209,10 @@ class Sweeps(_ForCatalogues):
         if not spider.outcomes.crew:
             self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
         await judge.conclude(walks, verdict)
-        if judge.others and verdict.reason == "finished" and spider.arguments.is_whole:
-            self.stats.set_value("catalogue/unlisted", judge.others)
+        if verdict.reason == "finished" and spider.arguments.is_whole:
+            for name, count in (("unlisted", judge.others), ("delisted", judge.delisted)):
+                if count:
+                    self.stats.set_value(f"catalogue/{name}", count)
         return verdict
 
 

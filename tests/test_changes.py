@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -125,26 +126,36 @@ def test_a_narrow_terminal_shows_all_of_it(database: Database) -> None:
     assert "\x1b[2J" not in terminal.output.decode()
 
 
-def test_two_crawls_between_which_the_site_changed_are_told_apart(
+def test_real_crawls_between_which_the_site_changed_are_told_apart(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with running_site(30) as site:
-        one, hidden, *_ = site.catalogue.ids
+        one, gone, back, *_ = site.catalogue.ids
         assert database.crawl(site.url).exitcode == 0
+        assert [change["change"] for change in changes(capsys, database)] == ["new"] * 30
+        database.books.update_one({"id": back}, {"$set": {"delisted_at": now()}})
         before = database.stored()[one]
-        between = now().isoformat()
-        site.control(edit=[one], edit_hidden=[hidden])
+        site.control(insert=1, remove=[gone], edit=[one])
+        site.catalogue.insert(1)
         assert database.crawl(site.url).exitcode == 0
-    after = database.stored()[one]
-    (change,) = changes(capsys, database, "--since", between)
-    assert (change["change"], change["id"], change["crawl"]) == ("changed", one, after["crawl"])
-    assert change["name"] == after["name"]
-    differ = {name for name in content(after) if before[name] != after[name]}
+    after = database.stored()
+    found = changes(capsys, database)
+    assert [(change["change"], change["id"], change["name"]) for change in found] == [
+        (kind, key, after[key]["name"])
+        for kind, key in (
+            *(("new", site.catalogue.ids[0]), ("changed", one)),
+            *(("delisted", gone), ("back", back)),
+        )
+    ]
+    assert {change["crawl"] for change in found} == {after[one]["crawl"]}
+    differ = {name for name in content(before) if before[name] != after[one][name]}
     assert "score" in differ
-    assert change["fields"] == {
-        name: {"before": before[name], "after": after[name]} for name in differ
+    assert found[1]["fields"] == {
+        name: {"before": before[name], "after": after[one][name]} for name in differ
     }
-    assert len(changes(capsys, database, "--since", "1h")) == 31  # with all that are new
+    since = changes(capsys, database, "--since", "1h")
+    counts = {"new": 31, "changed": 1, "delisted": 1, "back": 1}
+    assert Counter(change["change"] for change in since) == counts
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,6 @@ else:
 
 logger = logging.getLogger(__name__)
 
-# Scrapy's reasons for a limit or a signal that the user set start or read like this.
-_DONE = ("finished", "shutdown", "closespider_")
-
 show_plainly()  # Scrapy imports this package before it runs any command
 
 
@@ -116,14 +113,14 @@ def run_spider(
     0: it did, or a limit or signal of the user's ended it; 1: it did not; 2: the spider does not
     exist or refuses its arguments or settings, which is told in one line.
     """
+    from spa5.catalogue.outcomes import exit_code
     from spa5.engine import stats_of  # `scrapy doctor` must start without aiohttp
 
     try:
         stats = stats_of(run_crawl(command, spider, **arguments))
     except (UsageError, KeyError) as error:  # KeyError: no spider of that name
         return refuse(command, error)
-    done = str(stats.get("finish_reason")).startswith(_DONE)
-    return 0 if done and not any(name.endswith("/unavailable") for name in stats) else 1
+    return exit_code(stats.get("finish_reason"), stats)
 
 
 def refuse(command: ScrapyCommand, error: Exception) -> int:

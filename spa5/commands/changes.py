@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class Command(LooksUp, ScrapyCommand):
     """Says which items are new, changed, delisted, or back again after they had been delisted."""
 
+    def syntax(self) -> str:
+        return "[--crawl ID | --since WHEN]"
+
     def short_desc(self) -> str:
         return "Say what the last crawl changed"
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spa5.mongo.history import versions
-from spa5.mongo.ledger import BEAT_SECONDS
+from spa5.mongo.status import BEAT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping

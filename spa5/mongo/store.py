@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pymongo.errors import OperationFailure, WriteError
 
-from spa5.catalogue.fields import now
+from spa5.catalogue.fields import crawl_id, now
 from spa5.mongo import found
 from spa5.mongo.connection import Connection
 from spa5.mongo.errors import is_passing, lacks_index, reason
@@ -39,11 +39,6 @@ class Seen(NamedTuple):
     refused: dict[Key, str]  # why
 
 
-def new_crawl_id() -> str:
-    """Return a crawl's `_id`, by which people know it, too: when it began, and by chance."""
-    return f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
 class Store:
     """Reads the items by the unique index on their key; without it MongoDB refuses to answer.
 
@@ -60,7 +55,8 @@ class Store:
         self.schema = schema
         self.connection = Connection(settings, spider_name)
         self.index: str | None = None  # the unique one's name; None: nothing is written
-        self.crawl = new_crawl_id()  # see `Ledger`
+        own = crawl_id(now(), secrets.token_hex())
+        self.crawl: Callable[[], str] = lambda: own  # its `_id` in `crawls`, see `Ledger`
         self.is_listing = True  # False where items are asked for by hand
         self._retry = Retry(self.connection, settings.getfloat("MONGO_RETRY_SECONDS"), count)
 
@@ -101,7 +97,7 @@ class Store:
         return False
 
     def moment(self) -> Moment:
-        return Moment.now(self.crawl, is_listed=self.is_listing)
+        return Moment.now(self.crawl(), is_listed=self.is_listing)
 
     async def mark_listed(self, keys: Iterable[Key]) -> Seen:
         """Note that these items are listed now; return what was stored of them before."""
@@ -163,7 +159,7 @@ class Store:
     async def _set_listed(self, keys: list[Key]) -> dict[Key, str]:
         """Note that these stored items are listed; return why, by key, where MongoDB refuses it."""
         query = {self.schema.key: {"$in": keys}}
-        listed = {"listed_at": now(), "crawl": self.crawl}
+        listed = {"listed_at": now(), "crawl": self.crawl()}
         change = {"$set": listed, "$unset": {"delisted_at": ""}}
         try:
             await self.items.update_many(query, change, hint=self.index)

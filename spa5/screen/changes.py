@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from spa5.catalogue.fields import now
 from spa5.catalogue.text import plain
-from spa5.mongo.ledger import status
+from spa5.mongo.status import status
 from spa5.screen.output import local, print_table
 from spa5.screen.values import before_and_after
 
