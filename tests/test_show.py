@@ -32,7 +32,7 @@ TEXT = "满纸荒唐言，一把辛酸泪。" * 10
 def stored(database: Database) -> MongoDatabase[dict[str, Any]]:
     mongo = database.books.database
     book: dict[str, Any] = {"name": "红楼梦\x1b[2J", "authors": ["曹雪芹", "高鹗"], "isbn": None}
-    book |= {"score": 8.5, "introduction": f"{TEXT}\n\n都云作者痴", "published_at": minute(0)}
+    book |= {"score": 8.5, "introduction": f"{TEXT}  \r\n\r\n都云作者痴", "published_at": minute(0)}
     book |= {"comments": [{"id": "1", "content": "好"}, {"id": "2", "content": "很好"}]}
     book |= {"delisted_at": minute(9), "extra": {"edition": 2}, "cover": "https://site.example/1"}
     add_item(mongo, id="1", changed_at=minute(2), **book)
@@ -110,6 +110,7 @@ def test_a_narrow_terminal_folds_long_texts_beside_the_names(database: Database)
 def test_names_are_searched_for_a_text_in_any_case(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    database.books.insert_one({"name": "Café (another program's)"})
     lines, said = show(capsys, database, "--find", "café (a")
     assert lines == ["id name authors score", "2 Café (a.b) A 7.0", "3 CAFÉ (aXb)"]
     assert said == ""

@@ -80,7 +80,8 @@ async def _find(store: Store, opts: argparse.Namespace, most: int) -> int:
     key, title = store.schema.key, store.schema.title
     if title is None:
         raise UsageError(f"--find: a {store.schema.noun} has no text that index pages list")
-    query = {title: {"$regex": re.escape(spellable(opts.find)), "$options": "i"}}
+    query: dict[str, Any] = {title: {"$regex": re.escape(spellable(opts.find)), "$options": "i"}}
+    query[key] = {"$type": "string" if store.schema.kind.type is str else "number"}
     found, count = store.items.find(query, sort=[(key, 1)]), 0
     async for items in chunks(store, found if opts.json else found.limit(most)):
         count += len(items)

@@ -58,7 +58,7 @@ def folded(text: str, margin: int) -> list[str]:
     from rich.text import Text
 
     screen = _console()
-    lines = Text(plain(text)).wrap(screen, max(10, screen.width - margin))
+    lines = Text(plain(text.replace("\r\n", "\n"))).wrap(screen, max(10, screen.width - margin))
     return [line.plain.rstrip() for line in lines] or [""]
 
 
