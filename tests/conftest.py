@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,9 @@ from tests.helpers.mongods import PASSWORD, mongod_with_users
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
+# A command that is started over and over shall not compile the project each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _number = itertools.count(1)
 
