@@ -41,11 +41,11 @@ class Warm(subprocess.Popen[str]):
 
     def _execute_child(self, args: Any, *given: Any) -> None:
         """Popen has opened the streams, and would start a program now."""
-        environment, streams, session = given[5] or dict(os.environ), given[9:15], given[20]
+        request = {"args": args, "folder": str(given[4]), "session": given[20]}
+        request["environment"] = given[5] or dict(os.environ)
+        streams = given[9:15]
         fds = [n if fd == -1 else fd for n, fd in enumerate((streams[0], streams[3], streams[5]))]
-        self.pid = template().ask(
-            {"args": args, "environment": environment, "session": session}, fds
-        )
+        self.pid = template().ask(request, fds)
         self._child_created = True
         self._end = os.pidfd_open(self.pid)
         self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
@@ -125,7 +125,8 @@ def become(request: dict[str, Any], fds: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
-    sys.argv = request["args"]
+    os.chdir(request["folder"])
+    sys.argv, sys.path[0] = request["args"], request["folder"]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
