@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Command(LooksUp, ScrapyCommand):
     """Says which items are new, changed, delisted, or back again after they had been delisted."""
 
+    nothing_exitcode = 1
+
     def syntax(self) -> str:
         return "[--crawl ID | --since WHEN]"
 

@@ -26,6 +26,8 @@ class Command(LooksUp, ScrapyCommand):
     Exit code 0: all are stored; 1: one is not, or no name holds the text.
     """
 
+    nothing_exitcode = 1
+
     def syntax(self) -> str:
         return "ID… | @FILE | --find TEXT"
 

@@ -52,7 +52,7 @@ def _rows(change: Mapping[str, Any], *, dated: bool) -> list[Mapping[str, Any]]:
         item["when"] = local(change["at"])
     if "fields" not in change:
         return [item]
-    return [item | row for row in before_and_after(change["fields"])]
+    return [{**item, **row} for row in before_and_after(change["fields"])]
 
 
 def _title(span: Span) -> str:
