@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -125,6 +125,18 @@ def test_three_workers_share_the_books(site: Site, database: Database, redis: Re
     assert sum(map(scraped, crawls)) == BOOKS
     assert (site.stats()["detail"], site.stats()["index"]) == (BOOKS, BOOKS / 100 + 1)
     assert left(redis, database) == []
+    crawl = noted(database)
+    assert (crawl["reason"], crawl["exit_code"], crawl["settled"]) == ("finished", 0, True)
+    assert (crawl["counts"]["listed"], crawl["counts"]["new"]) == (BOOKS, BOOKS)
+    pids = {one.process.pid for one in running}
+    assert {worker["pid"] for worker in crawl["workers"].values()} == pids
+    assert {book["crawl"] for book in database.stored().values()} == {crawl["_id"]}
+
+
+def noted(database: Database) -> dict[str, Any]:
+    """The one document of the ledger."""
+    (crawl,) = database.books.database["crawls"].find()
+    return crawl
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
@@ -140,6 +152,8 @@ def test_a_killed_worker_loses_nothing(
     assert_holds_catalogue(database, site)
     assert BOOKS <= site.stats()["detail"] <= 1_600
     assert left(redis, database) == []
+    crawl = noted(database)
+    assert (crawl["reason"], crawl["settled"], len(crawl["workers"])) == ("finished", False, 3)
 
 
 def is_leader(running: Running, database: Database, redis: RedisServer) -> bool:
