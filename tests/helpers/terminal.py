@@ -137,7 +137,8 @@ class Terminal:
 
 @contextmanager
 def scrapy_on_terminal(*args: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
-    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
+    others = OWN | {"COLUMNS", "LINES"}  # of the terminal in which the tests run
+    inherited = {name: value for name, value in os.environ.items() if name not in others}
     ours = {"PROGRESS_ENABLED": "True", "TERM": "xterm"}
     master, slave = os.openpty()
     name = os.ttyname(slave)
