@@ -61,7 +61,7 @@ def test_the_last_crawls_are_a_table_with_the_newest_last(database: Database) ->
         database,
         crawl_of(3, "incomplete", counts=counts),
         crawl_of(2, None),
-        crawl_of(4, None, began=NOW, alive_at=NOW),
+        crawl_of(4, None, began=NOW, alive_at=NOW + timedelta(hours=1)),
         crawl_of(1, "finished"),
         crawl_of(5, "finished", spider="movies"),
         old | {"_id": 7, "listed": 9000},  # of an earlier version
