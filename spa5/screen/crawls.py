@@ -37,7 +37,7 @@ def show(crawls: list[dict[str, Any]], moment: datetime, *, as_json: bool) -> No
 def row(crawl: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
     """Return a line of the table of crawls; None for what is not known."""
     began = crawl.get("began")
-    counts = crawl.get("counts", crawl)  # earlier versions noted `listed` alone
+    counts = crawl.get("counts") or crawl  # earlier versions noted `listed` alone
     ended = status(crawl, moment)
     until = moment if ended == "running" else crawl.get("ended") or crawl.get("alive_at")
     return {
@@ -52,14 +52,14 @@ def row(crawl: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
 def sentence(crawl: Mapping[str, Any], moment: datetime) -> str:
     """Return the line of the table for those who have no columns: readers of a message."""
     known = {name: value for name, value in row(crawl, moment).items() if value}
-    words = [known.get("when"), known["ended"], known.get("took") and f"after {known['took']}"]
+    words = [known.get("when"), known.get("ended"), known.get("took") and f"after {known['took']}"]
     counts = ", ".join(f"{known[name]} {name}" for name in _COUNTS if name in known)
     said = " ".join(filter(None, words)) + (f": {counts}" if counts else "")
     return said + (f" ({known['crawl']})" if "crawl" in known else "")
 
 
 def is_complete(crawl: Mapping[str, Any], moment: datetime) -> bool | None:
-    """True if a crawl ended and was complete; None where it runs, or is none but a restore."""
+    """True if a crawl ended and was complete; None where it still runs, or is a restore."""
     how = status(crawl, moment)
     if how in ("running", _RESTORED):
         return None
@@ -69,7 +69,7 @@ def is_complete(crawl: Mapping[str, Any], moment: datetime) -> bool | None:
 def stands(crawl: Mapping[str, Any], moment: datetime) -> bool | None:
     """True if the catalogue stands complete by what this crawl says, None if it says nothing.
 
-    A crawl says nothing that the user ended or limited, for nobody need be told what he did.
+    One that the user ended or limited says nothing: he knows what he did.
     """
     complete = is_complete(crawl, moment)
     if complete:

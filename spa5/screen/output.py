@@ -9,7 +9,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from spa5.catalogue.text import plain
+from spa5.catalogue.text import UNSAFE, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,9 +24,13 @@ _TRAILING = re.compile(" +$", re.MULTILINE)
 
 
 def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print one JSON object a line. Dates are ISO 8601 in UTC."""
+    """Print one JSON object a line. Dates are ISO 8601 in UTC.
+
+    What a terminal would act upon is spelled as `\\u009b`, which programs read as what it was.
+    """
     for row in rows:
-        print(json.dumps(as_json(row), ensure_ascii=False, allow_nan=False), flush=True)
+        text = json.dumps(as_json(row), ensure_ascii=False, allow_nan=False)
+        print(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
 def print_table(rows: list[Mapping[str, Any]]) -> None:
@@ -70,9 +74,7 @@ def as_json(value: Any) -> Any:
         return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if value is None or isinstance(value, (str, int, float)):
-        return _spellable(value) if isinstance(value, str) else value
-    return str(value)
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _table(columns: dict[str, list[str]], rows: list[Mapping[str, Any]]) -> Table:
@@ -118,8 +120,3 @@ def _width(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
-
-
-def _spellable(text: str) -> str:
-    """The site can send halves of characters, which no encoding spells."""
-    return text.encode("utf-8", "backslashreplace").decode()
