@@ -76,7 +76,6 @@ def test_a_complete_crawl_is_told_only_after_one_that_was_not() -> None:
     assert title(good, killed(25)) == again
     # What says nothing of the whole catalogue, or of this one, is passed over.
     passed_over = [
-        ended("shutdown", 2),
         ended("finished", 3, whole=False),
         ended("restored", 4),
         ended("finished", 5, site="https://other.test"),
@@ -90,8 +89,10 @@ def test_a_complete_crawl_is_told_only_after_one_that_was_not() -> None:
 
 
 @pytest.mark.parametrize("reason", ["shutdown", "closespider_timeout"])
-def test_what_the_user_ended_himself_is_told_to_nobody(reason: str) -> None:
-    assert title(ended(reason, 1), ended("incomplete", 25)) is None
+def test_a_crawl_that_was_stopped_or_limited_is_not_complete(reason: str) -> None:
+    """By the machine's end or a time limit at night, for instance."""
+    assert title(ended(reason, 1), ended("finished", 25)) == f"books: {reason}"
+    assert title(ended("finished", 1), ended(reason, 25)) == "books: complete again"
 
 
 def test_a_message_holds_the_last_crawls_and_the_first_errors() -> None:

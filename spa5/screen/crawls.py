@@ -67,15 +67,9 @@ def is_complete(crawl: Mapping[str, Any], moment: datetime) -> bool | None:
 
 
 def stands(crawl: Mapping[str, Any], moment: datetime) -> bool | None:
-    """True if the catalogue stands complete by what this crawl says, None if it says nothing.
-
-    One that the user ended or limited says nothing: he knows what he did.
-    """
+    """True if the catalogue stands complete by what this crawl says, None if it says nothing."""
     complete = is_complete(crawl, moment)
-    if complete:
-        return True if crawl.get("whole", True) else None
-    is_of_user = crawl.get("exit_code") == 0 and crawl.get("ended") is not None
-    return None if is_of_user else complete
+    return None if complete and not crawl.get("whole", True) else complete
 
 
 def _span(began: Any, until: Any) -> str | None:
