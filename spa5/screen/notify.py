@@ -34,8 +34,8 @@ _BETWEEN = re.compile(r",(?=\s*\w+://)|\s+")  # URLs; there are commas in some
 class Notify:
     """Sends a message when a crawl ends otherwise than complete, and when one is complete again.
 
-    Of a shared crawl's workers the leader sends the message. Setting: NOTIFY_URLS, for Apprise. They
-    hold secrets: of each the log has its number and scheme alone.
+    Of a shared crawl's workers the leader sends the message. Setting: NOTIFY_URLS, for Apprise.
+    They hold secrets: of each the log has its number and scheme alone.
     """
 
     def __init__(self, crawler: Crawler):
