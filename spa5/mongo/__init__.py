@@ -9,6 +9,8 @@ retry: a read or a write waits while MongoDB is away.
 connection: the way to MongoDB, by motor.
 errors: what an error means, to a crawl and to people.
 judge: whether a crawl is complete.
+span: which crawl a person means, or since when.
+changes: what a crawl changed, from history and collection.
 server: the embedded server, shared by the crawls of one directory.
 mongod: its process.
 directory: its data directory, and the locks in it.
