@@ -101,7 +101,7 @@ MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
 
 # Feeds (-O items.jsonl) of the items as they are stored.
 FEED_EXPORT_ENCODING = "utf-8"
-FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
+FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter", "xml": "spa5.feeds.XmlExporter"}
 
 STATS_CLASS = "spa5.engine.Stats"
 
