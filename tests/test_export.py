@@ -148,6 +148,14 @@ def test_since_takes_what_is_new_or_changed_and_bookkeeping_comes_where_it_is_as
     assert done.log.endswith(" went to stdout\n")
 
 
+def test_items_of_16_megabytes_hide_none_of_the_others(database: Database) -> None:
+    database.books.create_index("id", unique=True)
+    for key, size in (("1", 1 << 24), ("2", 1000), ("3", 1 << 24), ("4", 1 << 24), ("5", 1000)):
+        database.books.insert_one({"id": key, "catalog": "x" * (size - 60)})
+    done = export(database, "-o", "-:csv", "-s", "FEED_EXPORT_FIELDS=id")
+    assert done.output.splitlines() == ["id", "1", "2", "3", "4", "5"]
+
+
 def test_nothing_stored_makes_a_file_without_items(database: Database, tmp_path: Path) -> None:
     file = tmp_path / "books.csv"
     done = export(database, "-o", str(file))

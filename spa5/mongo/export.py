@@ -67,13 +67,16 @@ class Reader:
         `min` is a place in the index. Unlike a condition it leads from text to numbers as well.
         """
         projection = {"_id": 1, "at": f"${name}", "document": self._document}
-        options: dict[str, Any] = {"hint": index, "sort": [(name, 1)], "limit": -_PAGE}
+        options: dict[str, Any] = {"hint": index, "sort": [(name, 1)]}
         if last:
             options["min"] = {name: last[0].get("at")}
+        rows: list[dict[str, Any]] = []
         with self._store.connection.explained():
-            rows: list[dict[str, Any]] = await self._store.items.find(
-                {}, projection, **options
-            ).to_list(None)
+            for limit in (-_PAGE, 2):  # a negative one ends where the next one has no room
+                cursor = self._store.items.find({}, projection, limit=limit, **options)
+                rows = await cursor.to_list(None)
+                if len(rows) > 1:
+                    break
         return rows
 
     async def _order(self) -> tuple[str, str]:
