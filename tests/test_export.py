@@ -105,6 +105,7 @@ def test_what_other_programs_stored_is_exported_with_the_rest(
         last = next(item for item in items if item["id"] == "9")
         assert (last["publisher"], last["price"], last["score"]) == ("/wA=", "1.50", "nan")
         assert last["published_at"] == "yesterday"
+        assert last["url"] == {"csv": "", "xml": ""}.get(kind)
         assert last["updated_at"] == f"DatetimeMS({1 << 60})"
         assert "2" in str(last["page_number"])
 
