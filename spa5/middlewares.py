@@ -114,7 +114,7 @@ class SkipStored(_ForCatalogues):
         if pipeline is None or not ids:
             return Seen({}, {})
         try:
-            return await pipeline.store.mark_listed(ids)
+            return await pipeline.mark_listed(ids)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
@@ -162,6 +162,8 @@ class Sweeps(_ForCatalogues):
         if not self.verdict:
             self.verdict = Verdict(crew.ended["reason"], crew.ended["missing"], False, "")
             logger.info("The shared crawl ended: %s", self.verdict.reason)
+            if pipeline := self.crawler.get_item_pipeline(MongoPipeline):
+                pipeline.ledger.has_verdict = True
             if crew.ended["expected"] is not None:
                 self.stats.set_value("catalogue/expected", crew.ended["expected"])
 
@@ -194,7 +196,7 @@ class Sweeps(_ForCatalogues):
             return Verdict("finished", None, False, "")
         pipeline.drift.end_sweep()
         spider = self.spider
-        judge = Judge(pipeline.store, spider, self.drift_share)
+        judge = Judge(pipeline.store, pipeline.ledger, spider, self.drift_share)
         try:
             verdict = await judge.verdict(walks)
         except StoreError as error:
@@ -207,8 +209,10 @@ class Sweeps(_ForCatalogues):
         if not spider.outcomes.crew:
             self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
         await judge.conclude(walks, verdict)
-        if judge.others and verdict.reason == "finished" and spider.arguments.is_whole:
-            self.stats.set_value("catalogue/unlisted", judge.others)
+        if verdict.reason == "finished" and spider.arguments.is_whole:
+            for name, count in (("unlisted", judge.others), ("delisted", judge.delisted)):
+                if count:
+                    self.stats.set_value(f"catalogue/{name}", count)
         return verdict
 
 

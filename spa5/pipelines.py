@@ -8,15 +8,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from itemadapter import ItemAdapter
+from scrapy import signals
 from scrapy.exceptions import CloseSpider, DropItem
 
 from spa5.catalogue.drift import Drift, Drifted
 from spa5.catalogue.item import ANY, Item
 from spa5.catalogue.listing import FAILED, HELD, REJECTED
 from spa5.catalogue.spider import catalogue_of
-from spa5.mongo.documents import Document, HeldBack, Outcome, Rejected
+from spa5.mongo.documents import Document, HeldBack, Rejected
 from spa5.mongo.errors import StoreError
 from spa5.mongo.groupcommit import GroupCommit
+from spa5.mongo.history import history_of
+from spa5.mongo.ledger import Ledger
 from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
 
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from typing_extensions import Self
 
+    from spa5.catalogue.item import Key
     from spa5.crew.crew import Crew
+    from spa5.mongo.plan import Outcome
+    from spa5.mongo.store import Seen
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +63,18 @@ class MongoPipeline:
         self.drift = Drift(share, self._count_emptied, accepted=accepted)
         name = crawler.spider.name if crawler.spider else "items"
         self.store = Store(settings, name, self.schema, crawler.stats.inc_value)
-        self.writer = Writer(self.store, self.drift.admit)
+        self.store.is_listing = spider is None or spider.arguments.ids is None
+        self.history = history_of(self.store, settings)
+        self.writer = Writer(self.store, self.history, self.drift.admit)
+        self.ledger = Ledger(crawler, self.store)
+        self.is_open = False
         self.closing: asyncio.Task[None] | None = None
-        self.commit: GroupCommit[Document, Outcome] = GroupCommit(
-            self._write, size=lambda document: len(document.content)
-        )
+        self.commit: GroupCommit[Document, Outcome] = GroupCommit(self._write, size=Document.size)
+        own = self.store.crawl
+        self.store.crawl = lambda: self._crew.link.crawl if self._crew else own()
+        # By then a worker knows in which shared crawl it takes part.
+        crawler.signals.connect(self.ledger.begin, signals.engine_started)
+        crawler.signals.connect(self.spider_closed, signals.spider_closed)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -70,11 +83,15 @@ class MongoPipeline:
     async def open_spider(self) -> None:
         try:
             await self.store.open()
+            if self.history:
+                await self.history.open()
         except StoreError as error:
             logger.error("%s", error)
+            self.stats.set_value("mongo/unavailable", str(error))
             raise CloseSpider("mongo_unavailable") from None
         except asyncio.CancelledError:  # by `run_crawl`, after a signal
             raise CloseSpider("shutdown") from None
+        self.is_open = True
         logger.info("%s go to %s", self.schema.nouns.capitalize(), self.store.connection.place)
 
     async def process_item(self, item: Any) -> Any:
@@ -101,6 +118,7 @@ class MongoPipeline:
 
     def give_up(self, error: Exception, reason: str = "mongo_unavailable") -> None:
         """End the crawl, once; what is not stored is fetched by the next one."""
+        self.ledger.is_unsure = True
         if self.closing is None:
             logger.error("%s", error)
             self.stats.set_value("mongo/unavailable", str(error))  # also when it ends anyway
@@ -125,9 +143,31 @@ class MongoPipeline:
         self.emptied[field] += 1
         return self.emptied[field]
 
+    async def mark_listed(self, keys: list[Key]) -> Seen:
+        """Note that these items are listed; return what is stored of those that need no fetching.
+
+        What a killed crawl may have been writing is not among them, see `History`.
+        """
+        seen = await self.store.mark_listed(keys)
+        returned = [one for one, item in seen.stored.items() if item.get("delisted_at")]
+        if returned and self.store.is_listing:
+            self.stats.inc_value("catalogue/returned", len(returned))
+            self.ledger.returned += returned
+        if self.history:
+            for one in self.history.unsettled.keys() & seen.stored.keys():
+                del seen.stored[one]
+        return seen
+
     async def close_spider(self) -> None:
         await self.commit.drain()
-        await self.store.close()
+
+    async def spider_closed(self, reason: str) -> None:
+        """Note how the crawl ended. It is not known before the pipelines are closed."""
+        try:
+            if self.is_open:
+                await self.ledger.end(reason)
+        finally:
+            await self.store.close()
 
     async def _write(self, documents: list[Document]) -> Sequence[Outcome | Exception]:
         if self.drift.found:

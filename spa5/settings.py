@@ -98,6 +98,9 @@ MONGO_DATABASE = environ.get("MONGO_DATABASE")  # unset: the spider's name
 MONGO_COLLECTION = environ.get("MONGO_COLLECTION")  # the same
 MONGO_DATA_DIR = environ.get("MONGO_DATA_DIR")
 MONGO_RETRY_SECONDS = environ.get("MONGO_RETRY_SECONDS", 300)
+# What a change replaced goes to the collection NAME_history.
+HISTORY_ENABLED = environ.get("HISTORY_ENABLED", True)
+HISTORY_KEEP_DAYS = environ.get("HISTORY_KEEP_DAYS")  # unset: for ever
 
 # Feeds (-O items.jsonl) of the items as they are stored.
 FEED_EXPORT_ENCODING = "utf-8"
@@ -112,8 +115,10 @@ EXTENSIONS = {
     "scrapy.extensions.remote_control.RemoteControl": None,
     "spa5.extensions.CrawlDelay": 500,
     "spa5.screen.progress.Progress": 500,
+    "spa5.screen.notify.Notify": 500,
 }
 PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
+NOTIFY_URLS = environ.get("NOTIFY_URLS")  # of Apprise; who is told when a crawl is not complete
 
 # The log: a line for each item would cost more than storing it. The environment's LOG_LEVEL may be
 # meant for other programs: one that Python does not know is ignored.

@@ -61,6 +61,7 @@ def test_an_unchanged_catalogue_costs_its_index_pages_and_no_detail(
     assert [first.stats.get(name) for name in counts][:3] == [None, 0, 1]
     for one, book in database.stored().items():
         assert book.pop("listed_at") > before[one].pop("listed_at")
+        assert book.pop("crawl") != before[one].pop("crawl")
         assert book == before[one]
 
 

@@ -40,7 +40,7 @@ from spa5.pipelines import MongoPipeline
 from spa5.spiders.books import BooksSpider
 from tests.helpers.databases import Database
 from tests.helpers.mongods import PASSWORD, old_server, replica_set
-from tests.helpers.stored import as_stored
+from tests.helpers.stored import as_stored, content
 from tests.standin.books import Books
 from tests.standin.site import RunningSite as Site
 from tests.standin.site import running_site
@@ -319,10 +319,6 @@ def moved(document: dict[str, Any]) -> set[str]:
     return {name for name in TIMES if document[name] > LONG_AGO}
 
 
-def without_times(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name not in ("_id", *TIMES)}
-
-
 def test_times_tell_when_a_book_came_was_fetched_and_changed(database: Database) -> None:
     same, other, new = Book("1", name="a"), Book("2", name="b"), Book("3", name="c")
     assert write(database, same, other) == ["inserted", "inserted"]
@@ -333,7 +329,7 @@ def test_times_tell_when_a_book_came_was_fetched_and_changed(database: Database)
     assert moved(stored["1"]) == {"crawled_at", "listed_at"}
     assert moved(stored["2"]) == {"crawled_at", "listed_at", "changed_at"}
     assert moved(stored["3"]) == set(TIMES)
-    assert {stored["3"][name] for name in TIMES} == {stored["1"]["crawled_at"]}
+    assert len({stored["3"][name] for name in TIMES}) == 1
     assert [stored[one]["name"] for one in "123"] == ["a", "B", "c"]
 
 
@@ -443,14 +439,14 @@ def test_fields_that_an_item_no_longer_has_disappear_and_others_stay(database: D
     assert write(database, {"id": "1", "name": "a", "extra": {"x": 1, "y": 2}}) == ["changed"]
     assert "price" not in database.stored()["1"]
     assert write(database, {"id": "1", "name": "a", "extra": {"x": 1}}) == ["changed"]
-    assert without_times(database.stored()["1"]) == {
+    assert content(database.stored()["1"]) == {
         "id": "1",
         "name": "a",
         "extra": {"x": 1},
         "my_notes": "mine",
     }
     assert write(database, Book("1", name="a")) == ["changed"]
-    stored = without_times(database.stored()["1"])
+    stored = content(database.stored()["1"])
     assert stored == {
         **{name: value for name, value in vars(Book("1", name="a")).items() if name != "extra"},
         "my_notes": "mine",
@@ -476,10 +472,10 @@ def test_what_can_not_be_read_never_replaces_what_is_stored(
 ) -> None:
     good = Book.from_api(GOOD)
     write(database, good)
-    before = without_times(database.stored()["1"])
+    before = content(database.stored()["1"])
     flawed = Book.from_api(GOOD | bad | {"price": "2元"})
     assert write(database, flawed) == ["changed"]
-    after = without_times(database.stored()["1"])
+    after = content(database.stored()["1"])
     kept = after.pop("extra")
     assert after == before | {"price": "2元"}
     assert kept.keys() == bad.keys()
@@ -489,7 +485,7 @@ def test_what_can_not_be_read_never_replaces_what_is_stored(
     assert write(database, flawed) == ["unchanged"]
     read = Book.from_api(GOOD | {"score": 9, "authors": ["b"]})
     assert write(database, read) == ["changed"]
-    after = without_times(database.stored()["1"])
+    after = content(database.stored()["1"])
     assert after == {name: value for name, value in vars(read).items() if name != "extra"}
 
 
@@ -498,7 +494,7 @@ def test_of_a_new_book_the_usable_part_of_what_can_not_be_read_is_stored(
 ) -> None:
     flawed = Book.from_api(GOOD | {"authors": ["b", {}], "score": "good"})
     assert write(database, flawed, flawed) == ["inserted", "unchanged"]
-    stored = without_times(database.stored()["1"])
+    stored = content(database.stored()["1"])
     assert stored == vars(flawed)
     assert (stored["authors"], stored["score"]) == (["b"], None)
     assert stored["extra"] == {"authors": ["b", {}], "score": "good"}
@@ -909,8 +905,8 @@ def test_items_of_every_kind_are_stored(database: Database) -> None:
     assert all(result is item for result, item in zip(results, items, strict=True))
     stored = database.stored()
     assert {one: book["name"] for one, book in stored.items()} == dict.fromkeys("123456", "a")
-    assert without_times(stored["2"]) == {"id": "2", "name": "a", "shelf": 7}
-    assert without_times(stored["5"]) == {"id": "5", "name": "a"}
+    assert content(stored["2"]) == {"id": "2", "name": "a", "shelf": 7}
+    assert content(stored["5"]) == {"id": "5", "name": "a"}
 
 
 @pytest.mark.parametrize("uri", ["mongodb://me:hunter2@@/", "", None], ids=["bad", "copies", "dir"])

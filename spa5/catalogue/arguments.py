@@ -112,6 +112,8 @@ def check_settings(settings: BaseSettings) -> None:
         )
     for name in _NUMBERS:
         check_number(name, settings[name])
+    if (days := settings["HISTORY_KEEP_DAYS"]) is not None:
+        check_number("HISTORY_KEEP_DAYS", days)
 
 
 def keys(value: Any, kind: KeyKind) -> list[Key]:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     Key: TypeAlias = int | str
 
 
+# The names of what is stored beside an item's fields, see README, "The stored record".
+BOOKKEEPING = (
+    *("first_crawled_at", "crawled_at", "changed_at", "listed_at", "delisted_at", "crawl"),
+)
+
+
 class InvalidItem(ValueError):
     """The answer of the API is no item, for it has no usable key."""
 
@@ -136,6 +142,10 @@ def _read_schema(item_class: type) -> Schema:
     keys = [name for name, metadata in own.items() if "key" in metadata]
     if len(keys) != 1 or "extra" not in own:
         raise TypeError(f"{item_class.__name__} needs one field that is a key(), and an `extra`")
+    if taken := own.keys() & {"_id", *BOOKKEEPING}:
+        raise TypeError(
+            f"{item_class.__name__} has a field {min(taken)!r}, which is stored besides"
+        )
     return Schema(
         noun=item_class.__name__.lower(),
         key=keys[0],

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from scrapy.exceptions import UsageError
 from w3lib.url import safe_url_string
 
-from spa5.catalogue.item import DIGITS, Item, KeyKind
+from spa5.catalogue.item import BOOKKEEPING, DIGITS, Item, KeyKind
 from spa5.catalogue.text import brief
 from spa5.catalogue.walk import Page
 
@@ -28,7 +28,7 @@ PLAIN_NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,39}")
 _TAKEN = {
     *("extra", "integer", "key", "line", "lines", "moment", "number", "objects", "text"),
     *("Any", "datetime", "dict", "float", "int", "list", "str"),
-    *("crawl", "crawled_at", "changed_at", "delisted_at", "first_crawled_at", "listed_at"),
+    *BOOKKEEPING,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from spa5.catalogue.walk import Walk, same_entries
@@ -40,6 +41,10 @@ class Listing:
     def __len__(self) -> int:
         """The number of different ids that were listed."""
         return len(self._states)
+
+    def __contains__(self, one: Key) -> bool:
+        """True if the id was listed."""
+        return _key(one) in self._states
 
     def meet(self, ids: Iterable[Key]) -> list[Key]:
         """Note that these are listed; return, each once, those whose fate is to be found out."""
@@ -109,6 +114,9 @@ class Listing:
     def unresolved(self) -> dict[Key, tuple[str, str]]:
         """The outcome and the reason of each unresolved id."""
         return {self._id(key): why for key, why in self._reasons.items()}
+
+    def first_unresolved(self, most: int) -> list[tuple[Key, tuple[str, str]]]:
+        return [(self._id(key), why) for key, why in islice(self._reasons.items(), most)]
 
     def _id(self, key: int | str) -> Key:
         return key if self._is_number else str(key)

@@ -13,6 +13,8 @@ from spa5.catalogue.gate import SiteAway
 from spa5.catalogue.listing import DONE, FAILED, FORBIDDEN, GONE, INVALID, REJECTED, Listing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from scrapy import Request
     from scrapy.crawler import Crawler
     from twisted.python.failure import Failure
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.catalogue.walk import Page
     from spa5.crew.crew import Crew
+
+
+# Scrapy's reasons for a limit or a signal that the user set start or read like this.
+_DONE = ("finished", "shutdown", "closespider_")
 
 
 class Outcomes:
@@ -139,6 +145,12 @@ class Outcomes:
 
     def _key_of(self, item: Any) -> Any:
         return ItemAdapter(item).get(self._spider.schema.key)
+
+
+def exit_code(reason: object, stats: Mapping[str, Any]) -> int:
+    """0 if a crawl that ended like this did what was asked, 1 if not."""
+    is_done = str(reason).startswith(_DONE)
+    return 0 if is_done and not any(name.endswith("/unavailable") for name in stats) else 1
 
 
 def _request(failure: Failure) -> Request:

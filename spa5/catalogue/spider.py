@@ -64,6 +64,7 @@ class CatalogueSpider(Spider):
 
     def __init__(self, name: str | None = None, **given: Any):
         super().__init__(name, **{key: given[key] for key in given if key.startswith("_")})
+        self.given = {key: str(given[key])[:200] for key in given if not key.startswith("_")}
         self.schema = schema_of(self.item_class)
         self.arguments = Arguments.parse(given, self.schema.kind)
         self.allowed_domains: list[str] = []

@@ -14,7 +14,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from spa5.catalogue.text import brief, plain
-from spa5.commands import LooksUp, refuse
+from spa5.commands import LooksUp
 from spa5.screen.outfile import STDOUT, opened
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Command(LooksUp, ScrapyCommand):
     Settings: those of Scrapy's feeds, such as FEED_EXPORT_FIELDS, which may name what the store
     adds to an item.
     """
+
+    nothing_exitcode = 1  # no file is made
 
     def syntax(self) -> str:
         return "[options]"
@@ -61,19 +63,18 @@ class Command(LooksUp, ScrapyCommand):
             help="also when an item was first crawled, last changed and listed, and delisted",
         )
 
-    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+    def check(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.mongo.span import parse_since  # other commands need not wait for the driver
 
+        if args:
+            raise UsageError("it takes no arguments: the file stands behind -o")
+        self.path, self.format = self._target(opts.output)
+        self._check_encoding()
+        self.since = parse_since(opts.since) if opts.since else None
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        # SIGTERM ends it as Ctrl-C does, so that nothing is left behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        try:
-            if args:
-                raise UsageError("it takes no arguments: the file stands behind -o")
-            self.path, self.format = self._target(opts.output)
-            self._check_encoding()
-            self.since = parse_since(opts.since) if opts.since else None
-        except UsageError as error:
-            self.exitcode = refuse(self, error)
-            return
         super().run(args, opts)
 
     def _check_encoding(self) -> None:

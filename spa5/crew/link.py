@@ -6,11 +6,12 @@ import os
 import socket
 import sys
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from spa5.catalogue.fields import now
+from spa5.catalogue.fields import crawl_id, now
 from spa5.crew import scripts, wire
 from spa5.crew.server import RedisUnavailable, client, explain, place
 
@@ -55,6 +56,12 @@ class Link:
         self._keys = [f"{prefix}:{name}" for name in scripts.KEYS]
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._run = f"{uuid.uuid4().hex} {now().isoformat()} {scope}"
+
+    @property
+    def crawl(self) -> str:
+        """The `_id` in `crawls` of the run, the same for all its workers."""
+        number, began, _ = self._run.split()
+        return crawl_id(datetime.fromisoformat(began), number)
 
     async def join(self) -> bool:
         """Join a run that is under way and return True, or begin one and return False.

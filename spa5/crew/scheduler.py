@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2  # of what workers tell each other: other versions do not take part
+_VERSION = 3  # of what workers tell each other: other versions do not take part
 
 # What the workers tell each other of their stats: the site's count, and the items that are done.
 DONE = ("catalogue/skipped", "mongo/inserted", "mongo/changed", "mongo/unchanged")

@@ -1,10 +1,9 @@
-"""Document: an item ready to be written, and the plan how to write it over a stored one."""
+"""Document: an item ready to be written, encoded as BSON."""
 
 from __future__ import annotations
 
 import struct
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bson
 from bson import ObjectId
@@ -13,15 +12,12 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from spa5.catalogue.fields import is_empty
-from spa5.catalogue.item import InvalidItem
+from spa5.catalogue.item import BOOKKEEPING, InvalidItem
 from spa5.catalogue.text import brief, one_line
 
 if TYPE_CHECKING:
     from spa5.catalogue.item import Key, Schema
 
-Outcome = Literal["inserted", "changed", "unchanged"]
-
-_TIMES = ("crawled_at", "listed_at", "changed_at", "first_crawled_at")
 _AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 MOST_BYTES = 16 * 1024 * 1024  # MongoDB's limit for a document
 
@@ -64,6 +60,10 @@ class Document(NamedTuple):
         absent = schema.names.difference(names, content)
         return cls(schema, key, tuple(content), encoded, usable, absent, ObjectId())
 
+    def size(self) -> int:
+        """Its bytes, more or less."""
+        return len(self.content)
+
     def equals(self, stored: dict[str, Any]) -> bool:
         """True if a stored document holds this content, to the byte."""
         if not self.absent.isdisjoint(stored):
@@ -101,63 +101,8 @@ class Document(NamedTuple):
             emptied.discard("extra")
         return sorted(emptied)
 
-    def as_new(self, moment: datetime) -> Update:
-        """Return the update that inserts this document, and leaves a stored one as it is."""
-        own_id = bson.encode({"_id": self.oid})
-        times = bson.encode(dict.fromkeys(_TIMES, moment))
-        change = {"$setOnInsert": _joined(own_id, self.content, self.unread, times)}
-        return Update(self.key, change, upsert=True)
 
-
-class Update(NamedTuple):
-    """One update, which inserts an item as new or changes the stored one."""
-
-    key: Key
-    change: dict[str, Any]
-    upsert: bool
-
-
-class Plan(NamedTuple):
-    """The update that writes a document, and the outcome as which it counts."""
-
-    document: Document
-    outcome: Outcome
-    update: Update
-
-
-def plan(document: Document, stored: dict[str, Any] | None, moment: datetime) -> Plan:
-    """Plan a write, given what is stored under the document's key.
-
-    What is stored already is not written again: then only its times move. A document that is
-    stored under its own `_id` was inserted by a try whose answer was lost.
-    """
-    if stored is None:
-        return Plan(document, "inserted", document.as_new(moment))
-    same = document.equals(stored)
-    outcome: Outcome = "unchanged" if same else "changed"
-    if stored["_id"] == document.oid:
-        outcome = "inserted"
-    return Plan(document, outcome, _update(document, stored, moment, content=not same))
-
-
-def _update(
-    document: Document, stored: dict[str, Any], moment: datetime, *, content: bool
-) -> Update:
-    moved = ["crawled_at", "listed_at"]
-    moved += [
-        name
-        for name in ("changed_at", "first_crawled_at")
-        if not isinstance(stored.get(name), datetime) or (content and name == "changed_at")
-    ]
-    times = bson.encode(dict.fromkeys(moved, moment))
-    change: dict[str, Any] = {"$set": RawBSONDocument(times)}
-    if content:
-        change["$set"] = _joined(document.content, times)
-        change["$unset"] = dict.fromkeys(document.absent, "")
-    return Update(document.key, change, upsert=False)
-
-
-def _joined(*documents: bytes) -> RawBSONDocument:
+def joined(*documents: bytes) -> RawBSONDocument:
     """Join the fields of BSON documents: length, fields, a zero byte (bsonspec.org)."""
     fields = b"".join(document[4:-1] for document in documents)
     return RawBSONDocument(struct.pack("<i", len(fields) + 5) + fields + b"\0")
@@ -165,5 +110,5 @@ def _joined(*documents: bytes) -> RawBSONDocument:
 
 def _is_field_name(name: Any) -> bool:
     """True if this is no path, no operator and no name that the store itself uses."""
-    taken = ("", "_id", *_TIMES)
+    taken = ("", "_id", *BOOKKEEPING)
     return isinstance(name, str) and name not in taken and name[0] != "$" and "." not in name

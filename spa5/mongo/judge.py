@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from spa5.catalogue.fields import now
 from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
-from spa5.mongo.errors import StoreError
+from spa5.mongo.census import delist, fill_rates
+from spa5.mongo.crawls import MOST_UNRESOLVED
 from spa5.mongo.store import MOST_KEYS
 
 if TYPE_CHECKING:
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.catalogue.walk import Walk
+    from spa5.mongo.ledger import Ledger
     from spa5.mongo.store import Store
 
 logger = logging.getLogger(__name__)
@@ -24,13 +25,13 @@ class Judge:
     Where MongoDB can't be asked, it raises `StoreError`.
     """
 
-    def __init__(self, store: Store, spider: CatalogueSpider, drift_share: float):
+    def __init__(self, store: Store, ledger: Ledger, spider: CatalogueSpider, drift_share: float):
         self._store = store
+        self._ledger = ledger
         self._spider = spider
         self._drift_share = drift_share
         self.others = 0  # stored items that the site does not list
-        self._whole = {"spider": spider.name, "site": spider.site}
-        self._whole["collection"] = store.connection.items_name
+        self.delisted = 0  # those of them that it listed before, and not any more
 
     async def verdict(self, walks: list[Walk]) -> Verdict:
         """Judge the crawl after the last of these walks."""
@@ -54,7 +55,7 @@ class Judge:
         return judge(listing, walks, whole=spider.arguments.is_whole, others=self.others)
 
     async def conclude(self, walks: list[Walk], verdict: Verdict) -> None:
-        """Say how the crawl ends. Note it if it found the whole catalogue."""
+        """Say how the crawl ends, and note what is stored at its end."""
         spider, nouns = self._spider, self._spider.schema.nouns
         if spider.arguments.is_whole and walks[-1].is_miscounted:
             count = "no" if walks[-1].count is None else walks[-1].count
@@ -63,26 +64,34 @@ class Judge:
         if verdict.reason != "finished":
             again = ". Run the crawl again" if verdict.reason == "incomplete" else ""
             logger.error("%s: %s%s", verdict.reason.capitalize(), verdict.line, again)
-            return
-        if verdict.line:
+        elif verdict.line:
             logger.warning("%s", verdict.line)
-        if not spider.arguments.is_whole:
-            return
-        if self.others:
-            logger.info("%d stored %s are not listed by %s", self.others, nouns, spider.site)
-        await self._note_complete(len(spider.outcomes.listing))
+        if verdict.reason == "finished" and spider.arguments.is_whole and self.others:
+            listing, earlier = spider.outcomes.listing, self._ledger.earlier
+            self.delisted = await delist(self._store, listing.__contains__, earlier)
+            said = "%d stored %s are not listed by %s, %d of them not any more"
+            logger.info(said, self.others, nouns, spider.site, self.delisted)
+        await self._note(verdict)
+
+    async def _note(self, verdict: Verdict) -> None:
+        listing, ledger = self._spider.outcomes.listing, self._ledger
+        ledger.counts = {"listed": len(listing), "vanished": listing.gone}
+        ledger.counts |= {"unlisted": self.others, "delisted": self.delisted}
+        if verdict.missing is not None:
+            ledger.counts["missing"] = verdict.missing
+        left = [
+            {"id": one, "outcome": outcome, "reason": why[:200]}
+            for one, (outcome, why) in listing.first_unresolved(MOST_UNRESOLVED)
+        ]
+        ledger.whole = {"unresolved": left, "fill": await fill_rates(self._store)}
+        ledger.has_verdict = True
 
     async def _last_complete(self) -> int | None:
         """Return how many items the last such crawl found; None if there was none."""
+        spider, crawls = self._spider, self._store.crawls
+        whole = {"spider": spider.name, "site": spider.site, "whole": {"$ne": False}}
+        whole |= {"collection": self._store.connection.items_name, "reason": "finished"}
         youngest = [("ended", -1)]
-        crawls = self._store.crawls
-        last = await self._store.persist(lambda: crawls.find_one(self._whole, sort=youngest))
-        listed = (last or {}).get("listed")
+        last = await self._store.persist(lambda: crawls.find_one(whole, sort=youngest)) or {}
+        listed = last.get("counts", last).get("listed")  # before there were counts it stood alone
         return listed if isinstance(listed, int) else None
-
-    async def _note_complete(self, listed: int) -> None:
-        crawl = self._whole | {"ended": now(), "reason": "finished", "listed": listed}
-        try:
-            await self._store.persist(lambda: self._store.crawls.insert_one(crawl))
-        except StoreError as error:
-            logger.warning("This crawl can't be noted in `crawls`: %s", error)

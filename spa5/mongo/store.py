@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pymongo.errors import OperationFailure, WriteError
 
-from spa5.catalogue.fields import now
+from spa5.catalogue.fields import crawl_id, now
 from spa5.mongo import found
 from spa5.mongo.connection import Connection
 from spa5.mongo.errors import is_passing, lacks_index, reason
+from spa5.mongo.plan import Moment
 from spa5.mongo.retry import Retry
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class Store:
         self.schema = schema
         self.connection = Connection(settings, spider_name)
         self.index: str | None = None  # the unique one's name; None: nothing is written
+        own = crawl_id(now(), secrets.token_hex())
+        self.crawl: Callable[[], str] = lambda: own  # its `_id` in `crawls`, see `Ledger`
+        self.is_listing = True  # False where items are asked for by hand
         self._retry = Retry(self.connection, settings.getfloat("MONGO_RETRY_SECONDS"), count)
 
     async def open(self, *, read_only: bool = False) -> None:
@@ -91,11 +96,14 @@ class Store:
             await found.refuse_copies(self.items, self.schema)
         return False
 
+    def moment(self) -> Moment:
+        return Moment.now(self.crawl(), is_listed=self.is_listing)
+
     async def mark_listed(self, keys: Iterable[Key]) -> Seen:
-        """Set `listed_at` of these listed items to now; return what was stored of them before."""
-        names = (self.schema.key, *self.schema.listed, "crawled_at", "listed_at")
+        """Note that these items are listed now; return what was stored of them before."""
+        names = (self.schema.key, *self.schema.listed, "crawled_at", "listed_at", "delisted_at")
         seen = Seen(await self.get(keys, dict.fromkeys(names, 1)), {})
-        for chunk in _chunks(seen.stored):
+        for chunk in _chunks(seen.stored if self.is_listing else ()):
             seen.refused.update(await self.persist(self._set_listed, chunk))
         return seen
 
@@ -151,8 +159,10 @@ class Store:
     async def _set_listed(self, keys: list[Key]) -> dict[Key, str]:
         """Note that these stored items are listed; return why, by key, where MongoDB refuses it."""
         query = {self.schema.key: {"$in": keys}}
+        listed = {"listed_at": now(), "crawl": self.crawl()}
+        change = {"$set": listed, "$unset": {"delisted_at": ""}}
         try:
-            await self.items.update_many(query, {"$set": {"listed_at": now()}}, hint=self.index)
+            await self.items.update_many(query, change, hint=self.index)
         except WriteError as error:  # it ends at the first document that is refused
             if is_passing(error) or lacks_index(error.code, str(error)):
                 raise

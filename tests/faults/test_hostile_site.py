@@ -17,6 +17,7 @@ from spa5.catalogue.fields import now
 from spa5.catalogue.item import InvalidItem, schema_of
 from spa5.items import Book
 from spa5.mongo.documents import Document, Rejected
+from spa5.mongo.plan import Moment, as_new
 from spa5.spiders.books import BooksSpider
 from tests.helpers.http import Handler, listening
 from tests.helpers.stored import assert_holds_catalogue, content
@@ -271,7 +272,7 @@ def test_whatever_a_book_holds_is_stored_and_reads_back_equal(
         document = Document.from_item(vars(book), schema_of(Book))
     except Rejected:
         pytest.fail("from_api lets nothing through that BSON refuses")
-    update = document.as_new(now())
+    update = as_new(document, Moment(now(), "a crawl", is_listed=True).as_new())
     database.books.delete_many({})
     database.books.update_one({"id": update.key}, update.change, upsert=update.upsert)
     expected = {name: value for name, value in vars(book).items() if name != "extra" or value}

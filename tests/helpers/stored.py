@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 DETAILS = r"/api/book/\d"
 
 
-BOOKKEEPING = {"_id", "first_crawled_at", "crawled_at", "changed_at", "listed_at"}
+BOOKKEEPING = {
+    *("_id", "first_crawled_at", "crawled_at", "changed_at", "listed_at", "delisted_at", "crawl")
+}
 
 
 def fold(text: str | None) -> str | None:

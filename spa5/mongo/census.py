@@ -1,0 +1,70 @@
+"""Census: what is stored after a crawl: what the site no longer lists, and how full fields are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from spa5.catalogue.fields import now
+from spa5.mongo.store import MOST_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spa5.catalogue.item import Key
+    from spa5.mongo.store import Store
+
+
+async def delist(store: Store, is_listed: Callable[[Key], bool], crawls: set[Any]) -> int:
+    """Mark those stored items of these crawls that are not listed any more; return how many.
+
+    `crawls` were over before this one began: what another one lists meanwhile is not marked.
+    """
+    kind = store.schema.kind.type
+    found: dict[Any, list[Key]] = {}
+    marked = 0
+    for crawl, key in await store.persist(_candidates, store, crawls):
+        if not isinstance(key, kind) or is_listed(key):
+            continue
+        keys = found.setdefault(crawl, [])
+        keys.append(key)
+        if len(keys) == MOST_KEYS:
+            marked += await store.persist(_mark, store, crawl, found.pop(crawl))
+    for crawl, keys in found.items():
+        marked += await store.persist(_mark, store, crawl, keys)
+    return marked
+
+
+async def _candidates(store: Store, crawls: set[Any]) -> list[tuple[Any, Any]]:
+    others = {"crawl": {"$nin": [None, store.crawl()]}, "delisted_at": None}
+    crawls = crawls.intersection(await store.items.distinct("crawl", others))
+    if not crawls:
+        return []
+    query = {"crawl": {"$in": [*crawls]}, "delisted_at": None}
+    names = {store.schema.key: 1, "crawl": 1, "_id": 0}
+    items = store.items.find(query, names)
+    return [(item["crawl"], item.get(store.schema.key)) async for item in items]
+
+
+async def _mark(store: Store, crawl: Any, keys: list[Key]) -> int:
+    query = {store.schema.key: {"$in": keys}, "crawl": crawl, "delisted_at": None}
+    change = {"$set": {"delisted_at": now()}}
+    result = await store.items.update_many(query, change, hint=store.index)
+    return int(result.modified_count)
+
+
+async def fill_rates(store: Store) -> dict[str, float]:
+    """Return which share of the stored items has something in a field, for each field."""
+    return await store.persist(_fill_rates, store)
+
+
+async def _fill_rates(store: Store) -> dict[str, float]:
+    names = sorted(store.schema.names - {"extra"})
+    empty: list[Any] = [None, "", [], {}]
+    full = {
+        name: {"$sum": {"$cond": [{"$in": [{"$ifNull": [f"${name}", None]}, empty]}, 0, 1]}}
+        for name in names
+    }
+    group: dict[str, Any] = {"_id": None, "count": {"$sum": 1}, **full}
+    async for found in store.items.aggregate([{"$group": group}]):
+        return {name: found[name] / found["count"] for name in names}
+    return {}
