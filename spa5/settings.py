@@ -104,7 +104,7 @@ HISTORY_KEEP_DAYS = environ.get("HISTORY_KEEP_DAYS")  # unset: for ever
 
 # Feeds (-O items.jsonl) of the items as they are stored.
 FEED_EXPORT_ENCODING = "utf-8"
-FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
+FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter", "xml": "spa5.feeds.XmlExporter"}
 
 STATS_CLASS = "spa5.engine.Stats"
 
