@@ -87,6 +87,7 @@ class MongoPipeline:
                 await self.history.open()
         except StoreError as error:
             logger.error("%s", error)
+            self.stats.set_value("mongo/unavailable", str(error))
             raise CloseSpider("mongo_unavailable") from None
         except asyncio.CancelledError:  # by `run_crawl`, after a signal
             raise CloseSpider("shutdown") from None

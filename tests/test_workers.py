@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spa5.catalogue.drift import MOST_EMPTIED
+from tests.helpers.receivers import receiving
 from tests.helpers.redises import RedisServer, needs_redis, running_redis
 from tests.helpers.running import Running, crawling
 from tests.helpers.stored import assert_holds_catalogue
@@ -486,9 +487,12 @@ def test_what_can_not_be_had_makes_each_worker_incomplete(
 ) -> None:
     one = small.catalogue.ids[3]
     small.control(override={f"/api/book/{one}/": {"status": 403}})
-    with crew(2, small, database, redis) as running:
-        crawls = [each.end() for each in running]
+    with receiving() as receiver:
+        told = ("-s", f"NOTIFY_URLS={receiver.url}")
+        with crew(2, small, database, redis, *told) as running:
+            crawls = [each.end() for each in running]
     small.control(override={f"/api/book/{one}/": None})
+    assert [one["title"] for one in receiver.messages] == ["books: incomplete, 1 of 100 missing"]
     for crawl in crawls:
         assert (crawl.exitcode, crawl.reason) == (1, "incomplete"), crawl.log
         assert crawl.stats["catalogue/missing"] == 1

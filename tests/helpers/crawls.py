@@ -107,4 +107,5 @@ OWN = {
         "DRIFT_SHARE",
     ),
     *("SITE_USER", "SITE_PASSWORD", "REDIS_URL", "CRAWL_ID", "LOG_LEVEL", "TEST_STATS_FILE"),
+    "NOTIFY_URLS",
 }

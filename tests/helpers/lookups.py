@@ -36,6 +36,7 @@ def look(command: LooksUp, spider: type[CatalogueSpider], database: Database, *g
     parser = argparse.ArgumentParser()
     command.add_options(parser)
     opts, args = parser.parse_known_args(given)
+    command.check(args, opts)
     schema = schema_of(spider.item_class)
     store = Store(command.settings, spider.name, schema, lambda stat, by: None)
 
