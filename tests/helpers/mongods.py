@@ -163,12 +163,26 @@ class Mongod:
         data = {"failCommands": commands.split(), "appName": "spa5", **how}
         self._set_failures(mode, data=data)
 
+    def cut_off(self, commands: str, collection: str, passing: int) -> None:
+        """Close the connections of crawls that send such commands, after so many of them.
+
+        `collection` is named with its database. Return when the first one has been closed.
+        """
+        data = {"failCommands": commands.split(), "appName": "spa5", "namespace": collection}
+        entered = self._set_failures({"skip": passing}, data=data | {"closeConnection": True})
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            client.admin.command(
+                "waitForFailPoint", "failCommand", timesEntered=entered + 1, maxTimeMS=60_000
+            )
+
     def fail_no_more(self) -> None:
         self._set_failures("off")
 
-    def _set_failures(self, mode: str | dict[str, int], **data: Any) -> None:
+    def _set_failures(self, mode: str | dict[str, int], **data: Any) -> int:
+        """Return how often the failures so far have happened."""
         with MongoClient[dict[str, Any]](self.uri) as client:
-            client.admin.command("configureFailPoint", "failCommand", mode=mode, **data)
+            set_so = client.admin.command("configureFailPoint", "failCommand", mode=mode, **data)
+        return int(set_so["count"])
 
 
 @contextmanager
