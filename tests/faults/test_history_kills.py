@@ -82,9 +82,10 @@ class Killer:
         self.kills = 0
 
     def begin(self) -> None:
-        """Before a crawl."""
+        """Before a crawl, which gets no book at first."""
         self.earlier = self.history.distinct("crawl")
         self.due = len(self.versions.behind()) - 1  # the last book is not let in
+        self.site.control(hold={"paths": r"/book/\d"})
         self.site.reset()
 
     def kill_mongod(self, running: Running) -> None:
@@ -114,11 +115,11 @@ class Killer:
 
         It is the first or the second one. Before them the crawl tries whether books are new.
         """
-        self.site.control(hold={"paths": r"/book/\d"})
         running.wait_for_details(self.site, 1)
-        self.let_in_all_but_one()
         name = self.database.books.full_name
         self.server.cut_off("update", name, passing=self.random.randint(1, 2))
+        self.let_in_all_but_one()
+        self.server.wait_until_cut_off()
 
     def let_in_all_but_one(self) -> None:
         """So that the crawl does not end before it is killed."""
@@ -186,9 +187,9 @@ def test_a_batch_that_is_repeated_is_not_in_the_history_twice(
         through = replace(database, uri=f"{proxy.uri}?{SHORT}")
         with crawling(site.url, *ALL, **through.environment) as running:
             running.wait_for_details(site, 1)
-            site.control(hold={"details": BOOKS - 1})
             for collection in ("books_history", "books"):
                 proxy.break_off("update", "reply", times=2, collection=collection)
+                site.control(hold={"details": BOOKS - 1})
                 proxy.wait_until_broken()
                 proxy.wait_until_broken()
             site.control(hold=None)

@@ -95,6 +95,7 @@ class Mongod:
         self.options = options
         self.port = port
         self.pid = 0  # 0: it does not run
+        self._cut = 0  # failures before those of `cut_off`
 
     @property
     def uri(self) -> str:
@@ -166,13 +167,17 @@ class Mongod:
     def cut_off(self, commands: str, collection: str, passing: int) -> None:
         """Close the connections of crawls that send such commands, after so many of them.
 
-        `collection` is named with its database. Return when the first one has been closed.
+        `collection` is named with its database.
         """
         data = {"failCommands": commands.split(), "appName": "spa5", "namespace": collection}
-        entered = self._set_failures({"skip": passing}, data=data | {"closeConnection": True})
+        self._cut = self._set_failures({"skip": passing}, data=data | {"closeConnection": True})
+
+    def wait_until_cut_off(self) -> None:
+        """Return when the first connection has been closed."""
+        times = self._cut + 1
         with MongoClient[dict[str, Any]](self.uri) as client:
             client.admin.command(
-                "waitForFailPoint", "failCommand", timesEntered=entered + 1, maxTimeMS=60_000
+                "waitForFailPoint", "failCommand", timesEntered=times, maxTimeMS=60_000
             )
 
     def fail_no_more(self) -> None:
