@@ -9,7 +9,7 @@ from bson.codec_options import CodecOptions
 from tests.helpers.stored import as_stored, content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeAlias
 
     from tests.helpers.databases import Database
@@ -30,6 +30,7 @@ class Versions:
         self._served = served
         self.known: dict[str, list[Book]] = {}  # as they were read last, oldest first
         self.unreal: list[Book] = []  # entries of the history that lead to no version
+        self._forgotten: set[str] = set()
 
     def read(self) -> dict[str, list[Book]]:
         """Put together the versions of each stored book, oldest first."""
@@ -38,12 +39,21 @@ class Versions:
         )
         entries: dict[str, dict[Any, Book]] = {}
         for entry in history.find():
-            entries.setdefault(entry["id"], {})[entry["until"]] = entry
-        found = {}
+            own = entries.setdefault(entry["id"], {})
+            assert own.setdefault(entry["until"], entry) is entry, "a version is there twice"
+        found: dict[str, list[Book]] = {}
         for one, book in self._database.stored().items():
             found[one] = _versions(book, entries.get(one, {}))
-        self.unreal = [entry for left in entries.values() for entry in left.values()]
+        forgotten = self._forgotten
+        left = {one: own for one, own in entries.items() if one not in forgotten}
+        self.unreal = [entry for own in left.values() for entry in own.values()]
         return found
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """These were deleted: what the history has of them leads to no version any more."""
+        for one in keys:
+            self._forgotten.add(one)
+            self.known.pop(one, None)
 
     def follow(self, *, is_complete: bool = False) -> None:
         """Read them, and assert that a crawl at most added what the site answers now, once.
