@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import functools
+import gc
 import importlib
 import json
 import os
@@ -133,6 +134,7 @@ def become(request: dict[str, Any], fds: list[int]) -> None:
 if __name__ == "__main__":
     for library in LIBRARIES.split():
         importlib.import_module(library)
+    gc.freeze()  # a collection would copy the pages of all that it looks at
     with socket.socket(fileno=int(sys.argv[1])) as server:
         begun = serve(server)
     become(*begun)
