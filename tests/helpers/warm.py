@@ -2,6 +2,7 @@
 
 A template that has imported libraries, but nothing of this project, forks a process for each
 command. Like any other it has a pid, streams, an environment, an exit code, and Python's own end.
+What Python reads as it starts (PYTHON…, LANG) is the template's: for another one start it anew.
 """
 
 from __future__ import annotations
