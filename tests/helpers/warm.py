@@ -16,6 +16,7 @@ import json
 import os
 import runpy
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,7 @@ template = functools.cache(Template)
 
 def serve(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork when asked to; returns in each new process what it shall become."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which ends this
     while True:
         message, fds, *_ = socket.recv_fds(server, 1 << 20, 3)
         if not message:
@@ -104,6 +106,7 @@ def serve(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if "wait_for" in request:
             answer = os.waitpid(request["wait_for"], request["flags"])[1]
         elif not (answer := os.fork()):
+            signal.signal(signal.SIGINT, handler)
             return request, fds
         for fd in fds:
             os.close(fd)
