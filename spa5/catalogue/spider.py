@@ -13,6 +13,7 @@ from spa5.catalogue.demand import Demand
 from spa5.catalogue.item import InvalidItem, schema_of
 from spa5.catalogue.login import LogIn, account_in
 from spa5.catalogue.outcomes import Outcomes
+from spa5.catalogue.text import plain
 from spa5.catalogue.walk import Page, Walk
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class CatalogueSpider(Spider):
 
     def __init__(self, name: str | None = None, **given: Any):
         super().__init__(name, **{key: given[key] for key in given if key.startswith("_")})
-        self.given = {key: str(given[key])[:200] for key in given if not key.startswith("_")}
+        self.given = {key: plain(str(given[key])[:200]) for key in given if not key.startswith("_")}
         self.schema = schema_of(self.item_class)
         self.arguments = Arguments.parse(given, self.schema.kind)
         self.allowed_domains: list[str] = []

@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from spa5.catalogue.fields import now
 from spa5.catalogue.outcomes import exit_code
 from spa5.catalogue.spider import catalogue_of
+from spa5.catalogue.text import plain
 from spa5.mongo.crawls import LARGEST, MOST, OUTAGES, SUMMED, update
 from spa5.mongo.errors import StoreError, reason
 from spa5.mongo.status import BEAT_SECONDS, pid_space, status
@@ -90,7 +91,9 @@ class Ledger:
         stats = self._crawler.stats.get_stats()
         ended = {"ended": now(), "reason": reason, "exit_code": exit_code(reason, stats)}
         ended["settled"] = not self.is_unsure
-        await self._try(asyncio.wait_for(self._store.persist(self._write, ended), _END_SECONDS))
+        # Where MongoDB was given up, it may be back by now: one more try.
+        writing = self._write(ended) if self.is_unsure else self._store.persist(self._write, ended)
+        await self._try(asyncio.wait_for(writing, _END_SECONDS))
         if self._crawler.settings["NOTIFY_URLS"]:
             await self._try(asyncio.wait_for(self._read_recent(), _END_SECONDS))
 
@@ -103,14 +106,18 @@ class Ledger:
         try:
             await work
         except (PyMongoError, StoreError, asyncio.TimeoutError) as error:
-            if not self._is_silent:
+            if not self._is_silent and not self.is_unsure:
                 said = reason(error) if isinstance(error, PyMongoError) else str(error)
                 logger.warning("This crawl can't be noted in `crawls`: %s", said or "no answer")
             self._is_silent = True
 
     async def _write(self, ended: dict[str, Any]) -> None:
-        is_over = {name: ended[name] for name in ended if name != "settled" and self.has_verdict}
-        change = update(self._first(), self._worker, self._own() | ended, self.whole | is_over)
+        whole = dict(self.whole)
+        if self.has_verdict:
+            whole |= {name: ended[name] for name in ended if name != "settled"}
+        elif ended.get("reason") == "finished":  # `scrapy parse` walks nothing
+            whole["whole"] = False
+        change = update(self._first(), self._worker, self._own() | ended, whole)
         await self._store.crawls.update_one({"_id": self._store.crawl()}, change, upsert=True)
 
     def _first(self) -> dict[str, Any]:
@@ -121,7 +128,9 @@ class Ledger:
         given = {name: settings[name] for name in _SETTINGS if settings[name] is not None}
         return self._catalogue() | {
             "whole": self._is_whole,
-            "arguments": spider.given if spider else {},
+            "arguments": {name: _plain(one) for name, one in spider.given.items()}
+            if spider
+            else {},
             "settings": {name: _plain(value) for name, value in given.items()},
             "versions": versions,
             "host": platform.node(),
@@ -165,7 +174,5 @@ def _plain(value: object) -> Any:
     """A setting's value; those of the environment are text."""
     if isinstance(value, (bool, int, float)):
         return value
-    try:
-        return float(str(value)) if "." in str(value) else int(str(value))
-    except ValueError:
-        return str(value)[:200]
+    text = plain(str(value))[:200]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
