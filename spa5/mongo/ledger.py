@@ -128,9 +128,7 @@ class Ledger:
         given = {name: settings[name] for name in _SETTINGS if settings[name] is not None}
         return self._catalogue() | {
             "whole": self._is_whole,
-            "arguments": {name: _plain(one) for name, one in spider.given.items()}
-            if spider
-            else {},
+            "arguments": spider.given if spider else {},
             "settings": {name: _plain(value) for name, value in given.items()},
             "versions": versions,
             "host": platform.node(),
