@@ -62,6 +62,7 @@ class LooksUp(_Base):
     requires_project = True
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
+    read_only = True
 
     async def look(
         self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace
@@ -87,6 +88,7 @@ class LooksUp(_Base):
             self.exitcode = 130
         except BrokenPipeError:  # whoever reads it, such as `head`, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.exitcode = int(not self.read_only)  # then something is left to be written
 
     async def _look(self, args: list[str], opts: argparse.Namespace) -> int:
         from spa5.catalogue.item import schema_of  # other commands need not wait for all this
@@ -99,7 +101,7 @@ class LooksUp(_Base):
         schema = schema_of(spider.item_class)
         store = Store(self.settings, spider.name, schema, lambda *_: None)
         try:
-            await store.open(read_only=True)
+            await store.open(read_only=self.read_only)
             return await self.look(store, spider, args, opts)
         finally:
             await store.close()

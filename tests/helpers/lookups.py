@@ -41,7 +41,7 @@ def look(command: LooksUp, spider: type[CatalogueSpider], database: Database, *g
 
     async def main() -> int:
         try:
-            await store.open(read_only=True)
+            await store.open(read_only=not getattr(opts, "yes", False))
             return await command.look(store, spider, args, opts)
         finally:
             await store.close()
