@@ -88,7 +88,6 @@ class LooksUp(_Base):
             self.exitcode = 130
         except BrokenPipeError:  # whoever reads it, such as `head`, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self.exitcode = int(not self.read_only)  # then something is left to be written
 
     async def _look(self, args: list[str], opts: argparse.Namespace) -> int:
         from spa5.catalogue.item import schema_of  # other commands need not wait for all this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from scrapy.commands import ScrapyCommand
@@ -124,10 +125,11 @@ async def _print(
     async for one in restore.run():
         tally.add(one)
     nothing = "" if tally.items or await restore.has_history() else _NO_HISTORY
-    print_tally(tally, title, nothing)
-    if tally.items and opts.yes:
-        named = f" --spider {spider.name}" if opts.spider else ""
-        print(f"To undo this: scrapy restore --crawl {store.crawl()}{named} --yes")
-    elif tally.items:
-        print("Nothing is written yet: the same command with --yes does it")
+    with suppress(BrokenPipeError):  # the exit code is true though nobody reads this
+        print_tally(tally, title, nothing)
+        if tally.items and opts.yes:
+            named = f" --spider {spider.name}" if opts.spider else ""
+            print(f"To undo this: scrapy restore --crawl {store.crawl()}{named} --yes")
+        elif tally.items:
+            print("Nothing is written yet: the same command with --yes does it")
     return tally.refused

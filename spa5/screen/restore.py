@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,11 @@ async def print_json_of(found: AsyncIterator[Back], schema: Schema, crawl: str |
         more = {"fields": one.fields, "left": one.left, "problem": one.problem}
         own |= {name: value for name, value in more.items() if value}
         refused += bool(one.problem)
-        print_json([own | ({"crawl": crawl} if crawl and one.fields else {})])
+        own |= {"crawl": crawl} if crawl and one.fields else {}
+        with (
+            suppress(BrokenPipeError) if crawl else nullcontext()
+        ):  # it goes on though nobody reads it
+            print_json([own])
     return refused
 
 
