@@ -62,7 +62,7 @@ class LooksUp(_Base):
     requires_project = True
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
-    read_only = True
+    read_only = True  # False: it writes, too
 
     async def look(
         self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace

@@ -82,21 +82,19 @@ def back(
     """
     found = Back(key, item, {}, [])
     for name in {name: None for entry in entries for name in entry["fields"]}:
-        if not selection.wants(name):
-            continue
         changed = [entry for entry in entries if name in entry["fields"]]
         selected = [index for index, entry in enumerate(changed) if selection.takes(entry)]
-        if not selected:
+        if not selected or not selection.wants(name):
             continue
         before = changed[selected[-1]]
-        then = {} if name in before.get("absent", ()) else {"then": before["fields"][name]}
-        now = {"now": item[name]} if name in item else {}
-        if bson.encode({"": [*now.values()]}) == bson.encode({"": [*then.values()]}):
+        then = [] if name in before.get("absent", ()) else [before["fields"][name]]
+        now = [item[name]] if name in item else []
+        if bson.encode({"": then}) == bson.encode({"": now}):
             continue
         if len(selected) <= selected[-1]:  # others are among the newer ones
             found.left.append(name)
         else:
-            found.fields[name] = now | then
+            found.fields[name] = {"now": one for one in now} | {"then": one for one in then}
     return found
 
 
