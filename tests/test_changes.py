@@ -315,7 +315,7 @@ def test_the_last_crawl_is_of_this_catalogue_and_no_restore(
     database: Database, stored: MongoDatabase[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_crawl(stored, "movies")
-    with pytest.raises(Trouble, match="has ended yet: type scrapy crawl books"):
+    with pytest.raises(Trouble, match="was recorded to its end yet: type scrapy crawl books"):
         look(Command(), BooksSpider, database)
     add_crawl(stored, _id="20261001-1")
     add_crawl(stored, _id="20261001-12", ended=minute(20))
@@ -330,7 +330,9 @@ def test_the_last_crawl_is_of_this_catalogue_and_no_restore(
 def test_what_goes_wrong_is_one_line_with_an_exit_code(database: Database) -> None:
     ended = run("changes", **database.environment)
     assert (ended.exitcode, ended.output) == (1, "")
-    assert ended.log.endswith(f"{database.name}.books has ended yet: type scrapy crawl books\n")
+    assert ended.log.endswith(
+        f"{database.name}.books was recorded to its end yet: type scrapy crawl books\n"
+    )
     ended = run("changes", "--since", "soon", **database.environment)
     assert ended.exitcode == 2
     assert ended.log.startswith("scrapy changes: --since 'soon': use 7d")

@@ -32,7 +32,7 @@ TEXT = "满纸荒唐言，一把辛酸泪。" * 10
 def stored(database: Database) -> MongoDatabase[dict[str, Any]]:
     mongo = database.books.database
     book: dict[str, Any] = {"name": "红楼梦\x1b[2J", "authors": ["曹雪芹", "高鹗"], "isbn": None}
-    book |= {"score": 8.5, "introduction": f"{TEXT}\n\n都云作者痴", "published_at": minute(0)}
+    book |= {"score": 8.5, "introduction": f"{TEXT}  \r\n\r\n都云作者痴", "published_at": minute(0)}
     book |= {"comments": [{"id": "1", "content": "好"}, {"id": "2", "content": "很好"}]}
     book |= {"delisted_at": minute(9), "extra": {"edition": 2}, "cover": "https://site.example/1"}
     add_item(mongo, id="1", changed_at=minute(2), **book)
@@ -68,9 +68,9 @@ def test_people_see_each_field_the_bookkeeping_and_the_history(database: Databas
         *("published_at 2025-11-25T17:06:03+00:00", "extra edition: 2"),
         *("first crawled 2025-09-17 14:26", "last crawled 2025-09-17 14:26"),
         *("changed 2025-11-26 01:08", "last seen 2025-09-17 14:26", "delisted 2025-11-26 01:15"),
-        *(f"crawl {CRAWL}", "", "History", "from until field before after crawl"),
-        f"2025-09-17 14:26 2025-11-26 01:08 score 8.0 8.5 {CRAWL}",
-        f"2025-09-17 14:26 2025-11-26 01:08 extra {{'edition': 2}} {CRAWL}",
+        *(f"crawl {CRAWL}", "", "History", ""),
+        f"From 2025-09-17 14:26 until 2025-11-26 01:08 (crawl {CRAWL})",
+        *("field before after", "score 8.0 8.5", "extra {'edition': 2}"),
     ]
 
 
@@ -110,6 +110,7 @@ def test_a_narrow_terminal_folds_long_texts_beside_the_names(database: Database)
 def test_names_are_searched_for_a_text_in_any_case(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    database.books.insert_one({"name": "Café (another program's)"})
     lines, said = show(capsys, database, "--find", "café (a")
     assert lines == ["id name authors score", "2 Café (a.b) A 7.0", "3 CAFÉ (aXb)"]
     assert said == ""
@@ -152,7 +153,7 @@ def test_movies_have_whole_numbers_as_ids(
     add_version(mongo, 7, (0, 2), {"minute": 170}, "movies")
     lines, said = show(capsys, database, "07", "8", "--history", spider=MoviesSpider, exitcode=1)
     assert lines[:3] == ["id 7", "name 霸王别姬", "minute 171"]
-    assert " minute 170 171 " in lines[-1]
+    assert lines[-1] == "minute 170 171"
     assert said == "movie 8 is not stored\n"
     ended = run("show", "--spider", "movies", "--find", "别姬", "--json", **database.environment)
     assert json.loads(ended.output)["id"] == 7

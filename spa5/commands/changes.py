@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
+from spa5.catalogue.arguments import positive
 from spa5.catalogue.text import brief
 from spa5.commands import LooksUp
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 class Command(LooksUp, ScrapyCommand):
     """Says which items are new, changed, delisted, or back again after they had been delisted."""
+
+    nothing_exitcode = 1
 
     def syntax(self) -> str:
         return "[--crawl ID | --since WHEN]"
@@ -37,22 +40,28 @@ class Command(LooksUp, ScrapyCommand):
             "--limit", metavar="N", default=20, help="most items of a kind in a table; 20"
         )
 
+    def check(self, args: list[str], opts: argparse.Namespace) -> None:
+        from spa5.mongo.span import parse_since
+
+        if args:
+            raise UsageError(f"{brief(args[0])} is unknown; for one item use scrapy show --history")
+        if opts.since is not None and opts.crawl is not None:
+            raise UsageError("use --crawl or --since, not both")
+        opts.limit = positive("--limit", opts.limit)
+        opts.since = None if opts.since is None else parse_since(opts.since)
+
     async def look(
         self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace
     ) -> int:
-        from spa5.catalogue.arguments import positive
         from spa5.mongo.changes import changes
         from spa5.screen.changes import print_changes
         from spa5.screen.output import print_json
 
-        if args:
-            raise UsageError(f"{brief(args[0])} is unknown; for one item use scrapy show --history")
         _check_field(opts.field, store.schema)
-        most = positive("--limit", opts.limit)
         span = await _span(store, spider, opts)
         found = changes(store, span, opts.field)
         if not opts.json:
-            await print_changes(found, span, opts.field, most)
+            await print_changes(found, span, opts.field, opts.limit)
             return 0
         async for change in found:
             print_json([change])
@@ -68,10 +77,8 @@ def _check_field(name: str | None, schema: Schema) -> None:
 
 async def _span(store: Store, spider: type[CatalogueSpider], opts: argparse.Namespace) -> Span:
     from spa5.mongo.changes import Span
-    from spa5.mongo.span import find_crawl, parse_since
+    from spa5.mongo.span import find_crawl
 
-    if opts.since is not None and opts.crawl is not None:
-        raise UsageError("use --crawl or --since, not both")
     if opts.since is not None:
-        return Span.since(parse_since(opts.since))
+        return Span.since(opts.since)
     return Span.of_crawl(await find_crawl(store, spider.name, opts.crawl))

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
+from spa5.catalogue.arguments import check_number, keys, positive
 from spa5.catalogue.text import brief
 from spa5.commands import LooksUp
 
 if TYPE_CHECKING:
     import argparse
 
-    from scrapy.settings import BaseSettings
-
-    from spa5.catalogue.item import Schema
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.mongo.restore import Restore, Selection
     from spa5.mongo.store import Store
@@ -31,6 +29,8 @@ class Command(LooksUp, ScrapyCommand):
     Without --yes it shows what it would do. What it does can be undone itself, as a crawl's changes
     can. Exit code 1: some items could not be put back.
     """
+
+    nothing_exitcode = 1
 
     def syntax(self) -> str:
         return "--crawl ID | --since WHEN"
@@ -48,8 +48,19 @@ class Command(LooksUp, ScrapyCommand):
         parser.add_argument("--limit", metavar="N", default=20, help="most items in a table; 20")
         parser.add_argument("--yes", action="store_true", help="do it, and do not only show it")
 
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        super().process_options(args, opts)
+    def check(self, args: list[str], opts: argparse.Namespace) -> None:
+        from spa5.mongo.span import parse_since
+
+        assert self.settings is not None
+        if args:
+            raise UsageError(f"{brief(args[0])} is unknown; for one item use --id")
+        if (opts.crawl is None) == (opts.since is None):
+            raise UsageError("use --crawl ID or --since WHEN, one of them")
+        opts.limit = positive("--limit", opts.limit)
+        opts.since = None if opts.since is None else parse_since(opts.since)
+        opts.field = [name.strip() for names in opts.field for name in names.split(",")]
+        if (days := self.settings["HISTORY_KEEP_DAYS"]) is not None:
+            check_number("HISTORY_KEEP_DAYS", days)
         self.read_only = not opts.yes
 
     async def look(
@@ -61,11 +72,8 @@ class Command(LooksUp, ScrapyCommand):
         from spa5.screen.restore import print_json_of
 
         assert self.settings is not None
-        if args:
-            raise UsageError(f"{brief(args[0])} is unknown; for one item use --id")
-        _check(opts, store.schema, self.settings)
         selection, site = await _selection(store, spider.name, opts)
-        note = Note(store, spider.name, site, _arguments(selection, opts))
+        note = Note(store, spider.name, site, _arguments(selection))
         history = History.from_settings(store, self.settings) if opts.yes else None
         restore = Restore(store, selection, note, history)
         if opts.json:
@@ -75,40 +83,30 @@ class Command(LooksUp, ScrapyCommand):
         return int(refused > 0)
 
 
-def _check(opts: argparse.Namespace, schema: Schema, settings: BaseSettings) -> None:
-    """Refuse what can't be used, and split what is separated by commas."""
-    from spa5.catalogue.arguments import check_number, keys, positive
-
-    if (opts.crawl is None) == (opts.since is None):
-        raise UsageError("use --crawl ID or --since WHEN, one of them")
-    opts.limit = positive("--limit", opts.limit)
-    opts.field = [name.strip() for names in opts.field for name in names.split(",")]
-    for name in opts.field:
-        if name not in schema.names:
-            fields = ", ".join(sorted(schema.names))
-            raise UsageError(f"--field: a {schema.noun} has no {brief(name)}, but {fields}")
-    opts.id = keys(opts.id, schema.kind) if opts.id else None
-    if (days := settings["HISTORY_KEEP_DAYS"]) is not None:
-        check_number("HISTORY_KEEP_DAYS", days)
-
-
 async def _selection(
     store: Store, spider_name: str, opts: argparse.Namespace
 ) -> tuple[Selection, str | None]:
     """Return the changes to undo, and the site that a crawl has from its document."""
     from spa5.mongo.restore import Selection
-    from spa5.mongo.span import find_crawl, parse_since
+    from spa5.mongo.span import find_crawl
 
-    names = frozenset(opts.field)
+    schema = store.schema
+    for name in opts.field:
+        if name not in schema.names:
+            fields = ", ".join(sorted(schema.names))
+            raise UsageError(f"--field: a {schema.noun} has no {brief(name)}, but {fields}")
+    chosen = frozenset(opts.field), keys(opts.id, schema.kind) if opts.id else None
     if opts.since is not None:
-        return Selection(None, parse_since(opts.since), names, opts.id), None
+        return Selection(None, opts.since, *chosen), None
     crawl = await find_crawl(store, spider_name, opts.crawl)
-    return Selection(crawl["_id"], None, names, opts.id), crawl.get("site")
+    return Selection(crawl["_id"], None, *chosen), crawl.get("site")
 
 
-def _arguments(selection: Selection, opts: argparse.Namespace) -> dict[str, str]:
-    given = {"crawl": selection.crawl, "since": opts.since, "field": ",".join(opts.field)}
-    given["id"] = ",".join(map(str, opts.id or ()))
+def _arguments(selection: Selection) -> dict[str, str]:
+    """Return what the ledger notes of the changes to undo."""
+    since, names = selection.since, sorted(selection.names)
+    given = {"crawl": selection.crawl, "since": since and since.isoformat()}
+    given |= {"field": ",".join(names), "id": ",".join(map(str, selection.keys or ()))}
     return {name: one for name, one in given.items() if one}
 
 

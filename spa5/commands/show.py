@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
+from spa5.catalogue.arguments import keys, positive
 from spa5.catalogue.text import Trouble, brief, plain, spellable
 from spa5.commands import LooksUp
 
@@ -26,6 +27,8 @@ class Command(LooksUp, ScrapyCommand):
     Exit code 0: all are stored; 1: one is not, or no name holds the text.
     """
 
+    nothing_exitcode = 1
+
     def syntax(self) -> str:
         return "ID… | @FILE | --find TEXT"
 
@@ -38,14 +41,14 @@ class Command(LooksUp, ScrapyCommand):
         parser.add_argument("--history", action="store_true", help="with the versions they had")
         parser.add_argument("--limit", metavar="N", default=20, help="most items found; 20")
 
+    def check(self, args: list[str], opts: argparse.Namespace) -> None:
+        if bool(args) == (opts.find is not None):
+            raise UsageError("give ids, @FILE with one a line, or --find TEXT")
+        opts.limit = positive("--limit", opts.limit)
+
     async def look(
         self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace
     ) -> int:
-        from spa5.catalogue.arguments import keys, positive
-
-        if bool(args) == (opts.find is not None):
-            raise UsageError("give ids, @FILE with one a line, or --find TEXT")
-        most = positive("--limit", opts.limit)
         asked = keys(args, store.schema.kind) if args else []
         with store.connection.explained():
             if await store.items.find_one({}, {"_id": 1}) is None:
@@ -53,7 +56,7 @@ class Command(LooksUp, ScrapyCommand):
                 raise Trouble(f"nothing is stored in {where} yet: type scrapy crawl {spider.name}")
         if args:
             return await _show(store, asked, opts)
-        return await _find(store, opts, most)
+        return await _find(store, opts)
 
 
 async def _show(store: Store, asked: list[Key], opts: argparse.Namespace) -> int:
@@ -72,7 +75,7 @@ async def _show(store: Store, asked: list[Key], opts: argparse.Namespace) -> int
     return int(missing)
 
 
-async def _find(store: Store, opts: argparse.Namespace, most: int) -> int:
+async def _find(store: Store, opts: argparse.Namespace) -> int:
     """Show the items whose names hold the text; return the exit code."""
     from spa5.mongo.changes import chunks
     from spa5.screen.show import print_found
@@ -80,9 +83,10 @@ async def _find(store: Store, opts: argparse.Namespace, most: int) -> int:
     key, title = store.schema.key, store.schema.title
     if title is None:
         raise UsageError(f"--find: a {store.schema.noun} has no text that index pages list")
-    query = {title: {"$regex": re.escape(spellable(opts.find)), "$options": "i"}}
+    query: dict[str, Any] = {title: {"$regex": re.escape(spellable(opts.find)), "$options": "i"}}
+    query[key] = {"$type": "string" if store.schema.kind.type is str else "number"}
     found, count = store.items.find(query, sort=[(key, 1)]), 0
-    async for items in chunks(store, found if opts.json else found.limit(most)):
+    async for items in chunks(store, found if opts.json else found.limit(opts.limit)):
         count += len(items)
         if opts.json or opts.history or count == 1:
             await _print(store, items, opts)
@@ -91,8 +95,8 @@ async def _find(store: Store, opts: argparse.Namespace, most: int) -> int:
     if not count:
         said = f"no {store.schema.noun} has {brief(opts.find)} in its {title}"
         sys.stderr.write(plain(f"{said}\n"))
-    elif not opts.json and count == most:
-        await _say_how_many_more(store, query, most)
+    elif not opts.json and count == opts.limit:
+        await _say_how_many_more(store, query, count)
     return int(not count)
 
 

@@ -13,6 +13,7 @@ span: which crawl a person means, or since when.
 changes: what a crawl changed, from history and collection.
 restore: puts back what a crawl replaced.
 note: what the ledger has of a restore.
+export: stored documents as items again, for feeds.
 server: the embedded server, shared by the crawls of one directory.
 mongod: its process.
 directory: its data directory, and the locks in it.

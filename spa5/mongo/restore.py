@@ -87,14 +87,14 @@ def back(
         if not selected or not selection.wants(name):
             continue
         before = changed[selected[-1]]
-        then = [] if name in before.get("absent", ()) else [before["fields"][name]]
-        now = [item[name]] if name in item else []
-        if bson.encode({"": then}) == bson.encode({"": now}):
+        then = {} if name in before.get("absent", ()) else {"then": before["fields"][name]}
+        now = {"now": item[name]} if name in item else {}
+        if bson.encode({"": [*now.values()]}) == bson.encode({"": [*then.values()]}):
             continue
         if len(selected) <= selected[-1]:  # others are among the newer ones
             found.left.append(name)
         else:
-            found.fields[name] = {"now": one for one in now} | {"then": one for one in then}
+            found.fields[name] = now | then
     return found
 
 

@@ -50,7 +50,9 @@ async def find_crawl(store: Store, spider_name: str, text: str | None) -> dict[s
         if found := await _newest(store, last, "ended", 1):
             return found[0]
         where = store.connection.place
-        raise Trouble(f"no crawl into {where} has ended yet: type scrapy crawl {spider_name}")
+        raise Trouble(
+            f"no crawl into {where} was recorded to its end yet: type scrapy crawl {spider_name}"
+        )
     begin_so = own | {"_id": {"$regex": f"^{re.escape(spellable(text))}"}}
     found = await _newest(store, own | {"_id": spellable(text)}) or await _newest(store, begin_so)
     if len(found) == 1:

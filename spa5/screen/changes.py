@@ -50,7 +50,9 @@ def _rows(change: Mapping[str, Any], *, dated: bool) -> list[Mapping[str, Any]]:
     item = {"id": str(change["id"]), "name": change.get("name")}
     if dated:
         item["when"] = local(change["at"])
-    return [item | row for row in before_and_after(change.get("fields", {}))] or [item]
+    if "fields" not in change:
+        return [item]
+    return [{**item, **row} for row in before_and_after(change["fields"])]
 
 
 def _title(span: Span) -> str:

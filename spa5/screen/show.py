@@ -9,7 +9,7 @@ from spa5.screen.output import folded, local, print_table
 from spa5.screen.values import before_and_after, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from spa5.catalogue.item import Schema
 
@@ -35,15 +35,13 @@ def print_item(item: Mapping[str, Any], schema: Schema) -> None:
             print(f"{'':{margin}}{line}".rstrip())
 
 
-def print_versions(steps: Iterable[Mapping[str, Any]]) -> None:
+def print_versions(steps: Sequence[Mapping[str, Any]]) -> None:
     """Print what was replaced in an item, the last change first."""
-    rows: list[Mapping[str, Any]] = [
-        {"from": local(step["from"]), "until": local(step["until"]), **row, "crawl": step["crawl"]}
-        for step in steps
-        for row in before_and_after(step["fields"])
-    ]
-    print("\nHistory" if rows else "\nNo history: no change of it was recorded")
-    print_table(rows)
+    print("\nHistory" if steps else "\nNo history: no change of it was recorded")
+    for step in steps:
+        begins = f"From {local(step['from'])} until" if step["from"] else "Until"
+        print(plain(f"\n{begins} {local(step['until'])} (crawl {step['crawl']})"))
+        print_table(before_and_after(step["fields"]))
 
 
 def print_found(items: Sequence[Mapping[str, Any]], schema: Schema) -> None:

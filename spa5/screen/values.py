@@ -24,9 +24,9 @@ def shown(*values: Any) -> list[str]:
     return [_cut(text, start) for text in texts]
 
 
-def before_and_after(fields: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def before_and_after(fields: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return a row for each field of a replaced version: its name, and both values, see `shown`."""
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for name, one in fields.items():
         before, after = shown(one.get("before", ABSENT), one.get("after", ABSENT))
         rows.append({"field": name, "before": before, "after": after})

@@ -36,12 +36,13 @@ def look(command: LooksUp, spider: type[CatalogueSpider], database: Database, *g
     parser = argparse.ArgumentParser()
     command.add_options(parser)
     opts, args = parser.parse_known_args(given)
+    command.check(args, opts)
     schema = schema_of(spider.item_class)
     store = Store(command.settings, spider.name, schema, lambda stat, by: None)
 
     async def main() -> int:
         try:
-            await store.open(read_only=not getattr(opts, "yes", False))
+            await store.open(read_only=command.read_only)
             return await command.look(store, spider, args, opts)
         finally:
             await store.close()
