@@ -1,8 +1,10 @@
 """Breaks the site, MongoDB and the crawler at random, over and over: `python -m tests.soak`.
 
-After each round everything must be stored as the site has it, nothing twice. Then the site loses a
-field for all books: the crawl must stop as drift, and no more than 20 books may lose it. A round
-that fails can be repeated with its seed: `python -m tests.soak --seed N --rounds 1`.
+Before each crawl the site changes some books. After it their versions, put together from collection
+and history, must be those that the site had, in that order, none lost and none twice. After each
+round everything must be stored as the site has it, nothing twice. Then the site loses a field for
+all books: the crawl must stop as drift, and no more than 20 books may lose it. A round that fails
+can be repeated with its seed: `python -m tests.soak --seed N --rounds 1`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from tests.helpers.databases import Database
 from tests.helpers.mongods import Mongod, running_mongod
 from tests.helpers.running import Running, crawling
 from tests.helpers.stored import assert_holds_catalogue
+from tests.helpers.versions import Versions
 from tests.standin.site import RunningSite, running_site
 
 if TYPE_CHECKING:
@@ -61,11 +64,15 @@ class Soak:
             kinds = random.sample(KINDS, random.randint(1, len(KINDS)))
             faults = {"kinds": kinds, "share": random.uniform(0, 0.3), "seed": seed}
             site.control(faults=faults, swap=random.random() < 0.3)
+            self.renamed: dict[str, str] = {}
+            self.versions = Versions(database, lambda one: self.served(site, one))
             for _ in range(random.randint(1, 4)):
+                self.edit(random, site)
                 self.hiccup(random, site)
                 self.disturbed_crawl(random, site, database)
             site.control(swap=False)
             self.complete(site, database)
+            self.versions.follow(is_complete=True)
             self.counts.update(site.stats()["faults"])
             assert_holds_catalogue(database, site)
             assert len(books.distinct("id")) == books.count_documents({}) == self.books
@@ -74,6 +81,15 @@ class Soak:
             self.drift(site, database)
             client.drop_database("soak")
         self.counts["rounds"] += 1
+
+    def edit(self, random: Random, site: RunningSite) -> None:
+        edited = random.sample(site.catalogue.ids, random.randint(0, self.books))
+        site.control(edit=edited)
+        site.catalogue.edit(edited)
+
+    def served(self, site: RunningSite, one: str) -> dict[str, Any]:
+        detail = site.catalogue.detail(one)
+        return {self.renamed.get(name, name): value for name, value in detail.items()}
 
     def hiccup(self, random: Random, site: RunningSite) -> None:
         """Let some details be answered wrongly a few times, with an answer that looks right."""
@@ -102,15 +118,19 @@ class Soak:
     def drift(self, site: RunningSite, database: Database) -> None:
         """The site renames a field of all books, and is mended again."""
         scored = database.books.count_documents({"score": {"$ne": None}})
-        site.control(rename={"score": "rating"})
+        self.renamed = {"score": "rating"}
+        site.control(rename=self.renamed)
         crawl = database.crawl(site.url, "-a", "refresh=all")
+        self.versions.follow()
         assert crawl.reason == "drift", crawl.log
         lost = scored - database.books.count_documents({"score": {"$ne": None}})
         assert lost <= MOST_EMPTIED, lost
         self.counts["drift"] += 1
+        self.renamed = {}
         site.control(rename={})
         crawl = database.crawl(site.url, "-a", "refresh=all")
         assert (crawl.exitcode, crawl.reason) == (0, "finished"), crawl.log
+        self.versions.follow(is_complete=True)
         assert_holds_catalogue(database, site)
 
     def disturbed_crawl(self, random: Random, site: RunningSite, database: Database) -> None:
@@ -119,17 +139,23 @@ class Soak:
             moment = site.stats()["detail"] + random.randint(0, self.books)
             while site.stats()["detail"] < moment and crawl.process.poll() is None:
                 pass
-            self.disturb(random, crawl, database)
+            self.disturb(random, crawl, site, database)
             self.judge(crawl.end())
+        self.server.wait_for_crawls()
+        self.versions.follow()
 
-    def disturb(self, random: Random, crawl: Running, database: Database) -> None:
+    def disturb(
+        self, random: Random, crawl: Running, site: RunningSite, database: Database
+    ) -> None:
         process = ["signal", "two signals", "mongod killed", "mongod paused"]
         what = random.choice([*process, "dropped", "deleted", "wrong clock"])
         self.counts[what] += 1
         if what == "dropped":
             database.books.drop()
+            self.versions.forget(site.catalogue.ids)
         elif what == "deleted":
             database.books.delete_many({"id": {"$lt": "5"}})
+            self.versions.forget([one for one in site.catalogue.ids if one < "5"])
         elif what == "wrong clock":
             ahead = datetime.now(timezone.utc) + timedelta(days=365)
             database.books.update_many({}, {"$set": {"crawled_at": ahead, "listed_at": ahead}})

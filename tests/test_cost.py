@@ -8,6 +8,7 @@ import os
 import pstats
 import subprocess
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,8 @@ from spa5.catalogue.answers import Answers
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
 from spa5.mongo.documents import Document
+from spa5.mongo.history import History
+from spa5.mongo.status import BEAT_SECONDS
 from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
 from spa5.spiders.books import BooksSpider
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.helpers.crawls import Ended
     from tests.helpers.databases import Database
 
 COMMANDS = ("find", "getMore", "insert", "update", "aggregate", "createIndexes")
@@ -59,6 +63,33 @@ def commands(mongo: MongoClient[dict[str, Any]]) -> dict[str, int]:
     return {name: total[name]["total"] for name in COMMANDS}
 
 
+# What each crawl of a whole catalogue costs, however large that is.
+ONCE = Counter(
+    find=(
+        1  # which crawls may have been killed in the middle of a write
+        + 1  # which ones were over before this one
+        + 1  # which of the listed items are held
+        + 1  # how large the last complete crawl was
+    ),
+    aggregate=(
+        1  # the collection as it is found
+        + 1  # how many items it holds
+        + 1  # how full their fields are
+    ),
+    update=(
+        1  # may it be written
+        + 2  # the crawl's document, when it begins and when it ends
+    ),
+    createIndexes=1,  # of the history
+)
+
+
+def without_beats(cost: dict[str, int], crawl: Ended) -> dict[str, int]:
+    """Leave out the signs of life of a crawl, which are more on a slow machine."""
+    beats = int(crawl.stats["elapsed_time_seconds"] // BEAT_SECONDS)
+    return cost | {"update": cost["update"] - beats}
+
+
 def spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     return {name: after[name] - before[name] for name in COMMANDS if after[name] != before[name]}
 
@@ -72,10 +103,8 @@ def test_a_first_crawl_costs_a_query_a_page_and_an_upsert_a_batch(
         cost = spent(before, commands(mongo))
         assert site.stats()["requests"] == 253
     batches = crawl.stats["mongo/batches"]
-    # Beside the pages and batches: the collection as it is found, may it be written, which of the
-    # ids are held, how many others, how large the last complete crawl was, and that this is one.
-    once = {"aggregate": 2, "createIndexes": 1, "insert": 1}
-    assert cost == {"find": 3 + 2, "update": batches + 1, **once}
+    # The collection's own index is made.
+    assert without_beats(cost, crawl) == ONCE + Counter(find=3, update=batches, createIndexes=1)
     assert batches <= 250
     assert crawl.stats["downloader/request_count"] == 254  # and robots.txt
 
@@ -87,28 +116,35 @@ def test_a_second_crawl_costs_a_query_and_an_update_a_page(
         database.crawl(site.url)
         site.reset()
         before = commands(mongo)
-        database.crawl(site.url)
+        crawl = database.crawl(site.url)
         cost = spent(before, commands(mongo))
         assert site.stats()["requests"] == 3
-    assert cost == {"find": 3 + 2, "update": 3 + 1, "aggregate": 2, "insert": 1}
+    assert without_beats(cost, crawl) == ONCE + Counter(find=3, update=3)
 
 
 def test_a_batch_that_waits_is_written_at_once(
     mongo: MongoClient[dict[str, Any]], database: Database
 ) -> None:
-    """Of new books in one upsert; of stored ones in one query and one update."""
+    """Of new books in one upsert; of stored ones in one query and one update.
+
+    What changes replace goes into the history in one more write; unchanged books cost nothing more.
+    """
     catalogue = Books(300)
-    books = [vars(Book.from_api(catalogue.detail(one))) for one in catalogue.ids]
+    keys = [*catalogue.ids]
 
     async def write() -> list[dict[str, int]]:
         settings = {**get_project_settings(), "MONGO_URI": database.uri}
         settings |= {"MONGO_DATABASE": database.name}
         store = Store(Settings(settings), "books", schema_of(Book), lambda stat, by: None)
         await store.open()
-        writer = Writer(store)
+        history = History(store, None)
+        await history.open()
+        writer = Writer(store, history)
         try:
             costs = []
-            for _ in range(3):
+            for edited in ([], [], [], keys, keys[:10], []):
+                catalogue.edit_hidden(edited)
+                books = [vars(Book.from_api(catalogue.detail(one))) for one in keys]
                 documents = [Document.from_item(book, schema_of(Book)) for book in books]
                 before = commands(mongo)
                 await writer.write(documents)
@@ -117,10 +153,12 @@ def test_a_batch_that_waits_is_written_at_once(
         finally:
             await store.close()
 
-    first, second, third = asyncio.run(write())
+    first, second, third, *changed, again = asyncio.run(write())
     assert first == {"update": 1}
     assert second == {"find": 1, "update": 2}  # it expects new ones
-    assert third == {"find": 1, "update": 1}
+    assert third == again == {"find": 1, "update": 1}
+    assert changed == [{"find": 1, "update": 1 + 1}] * 2
+    assert database.books.database["books_history"].count_documents({}) == 300 + 10
 
 
 def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
@@ -136,12 +174,12 @@ def test_a_crawl_imports_no_second_http_client(database: Database) -> None:
 def test_a_book_costs_no_more_calls_of_functions_than_it_did(
     database: Database, tmp_path: Path
 ) -> None:
-    """Calls of Python's and of C's functions, which repeat within 2 %: 3,300 a book, of which
-    1,440 are Scrapy's engine alone, and 770,000 for the start.
+    """Calls of Python's and of C's functions: 3,300 to 3,460 a book, more where the machine is busy
+    and batches are small, of which 1,440 are Scrapy's engine alone, and 810,000 for the start.
     """
     few, many = (calls(books, database, tmp_path / str(books)) for books in (100, 300))
     a_book = (many - few) / 200
-    assert a_book < 3_500
+    assert a_book < 3_600
     assert few - 100 * a_book < 900_000
 
 

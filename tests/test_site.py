@@ -412,6 +412,15 @@ def test_a_hidden_edit_shows_on_the_books_own_page_alone(own_site: RunningSite) 
     assert page(own_site) == before_listed
 
 
+def test_a_hidden_edit_can_be_taken_back(own_site: RunningSite) -> None:
+    book_id = own_site.catalogue.ids[0]
+    before = detail(own_site, book_id)
+    own_site.control(edit_hidden=[book_id])
+    assert detail(own_site, book_id) != before
+    own_site.control(edit_back=[book_id])
+    assert detail(own_site, book_id) == before
+
+
 def test_a_local_catalogue_can_follow_the_edits(own_site: RunningSite) -> None:
     book_id = own_site.catalogue.ids[0]
     own_site.control(edit=[book_id], edit_hidden=[book_id])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,31 @@ def catalogue(books: int) -> list[Book]:
 
 def through_pipeline(uri: str, database: str, books: list[Book], in_flight: int) -> float:
     """Books a second through `MongoPipeline.process_item`."""
-    settings = {"MONGO_URI": uri, "MONGO_DATABASE": database, "MONGO_RETRY_SECONDS": 0}
+    return _through_pipeline(uri, database, [books], in_flight, {})
+
+
+def changed_through_pipeline(
+    uri: str, database: str, books: list[Book], in_flight: int, *, history: bool
+) -> float:
+    """Books a second that are stored already, and of which one field has changed."""
+    changed = [replace(book, price=f"{book.price} net") for book in books]
+    settings = {"HISTORY_ENABLED": history}
+    return _through_pipeline(uri, database, [books, changed], in_flight, settings)
+
+
+def _through_pipeline(
+    uri: str, database: str, versions: list[list[Book]], in_flight: int, settings: dict[str, Any]
+) -> float:
+    """Write one version of all books after the other; return the books a second of the last."""
+    settings |= {"MONGO_URI": uri, "MONGO_DATABASE": database, "MONGO_RETRY_SECONDS": 0}
     settings |= {"MONGO_COLLECTION": "books", "STATS_CLASS": "spa5.engine.Stats"}
     crawler = get_crawler(settings_dict=settings)
 
     async def run() -> float:
         pipeline = MongoPipeline.from_crawler(crawler)
         await pipeline.open_spider()
-        speed = await _feed(pipeline.process_item, books, in_flight)
+        for books in versions:
+            speed = await _feed(pipeline.process_item, books, in_flight)
         await pipeline.close_spider()
         return speed
 

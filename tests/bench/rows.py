@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ IN_FLIGHT = (64, 256, 1000)
 BATCHES = (10, 30, 100, 300, 1000)
 TUNED = "script, index and 100 a page"
 OPTIONS = {"script as it is": (), TUNED: ("--index", "--page-size=100")}
+HISTORY = {"on": (), "off": ("-s", "HISTORY_ENABLED=False")}
 # The one-line choices: `scrapy crawl`'s options.
 CHOICES = {"project, handler on Twisted": ("-s", "DOWNLOAD_HANDLERS={}")}
 if find_spec("uvloop"):
@@ -171,11 +173,56 @@ def workers(bench: Bench) -> Iterator[Line]:
             yield Line(7, "Redis holds for an id", "bytes", [shared.bytes_an_id()])
 
 
+def history(bench: Bench) -> Iterator[Line]:
+    """What it costs to keep what changes replace, 64 in flight: all books changed, or none."""
+    with running_site(bench.books, prerender=True) as site:
+        crawls = _crawls_with_history(bench, site)
+    for number, what in enumerate(("all books changed", "no book changed")):
+        on, off = ([runs[number] for runs in crawls[name]] for name in HISTORY)
+        yield Line(8, f"second crawl, {what}: with the history", "s", _walls(on))
+        yield Line(8, f"second crawl, {what}: without", "s", _walls(off), _walls(on))
+    books = pipeline.catalogue(bench.books)
+
+    def write(in_flight: int, *, history: bool) -> float:
+        with bench.mongo.database() as name:
+            write = pipeline.changed_through_pipeline
+            return write(bench.mongo.uri, name, books, in_flight, history=history)
+
+    for n in IN_FLIGHT:
+        contenders = {name: partial(write, n, history=name == "on") for name in HISTORY}
+        speeds = alternately(bench.rounds, contenders)
+        what = f"process_item, {n} changed books in flight"
+        yield Line(8, f"{what}: with the history", "books/s", speeds["on"])
+        yield Line(8, f"{what}: without", "books/s", speeds["off"], speeds["on"])
+
+
 ROWS = dict(
     enumerate(
-        (whole_catalogue, latency, second_crawl, pipeline_alone, memory, effort, workers), start=1
+        (whole_catalogue, latency, second_crawl, pipeline_alone, memory, effort, workers, history),
+        start=1,
     )
 )
+
+
+def _crawls_with_history(bench: Bench, site: RunningSite) -> dict[str, list[tuple[Run, Run]]]:
+    """Crawl again after all books have changed, and once more, each with the history and without.
+
+    The databases stay, and with them what is in the history.
+    """
+    with ExitStack() as stack:
+        names = {one: stack.enter_context(bench.mongo.database()) for one in HISTORY}
+
+        def crawl(one: str, *options: str) -> Run:
+            return bench.mongo.crawl(site, names[one], 64, *HISTORY[one], *options)
+
+        def change_and_crawl(one: str) -> tuple[Run, Run]:
+            site.control(edit_hidden=site.catalogue.ids)
+            _warm(site)
+            return crawl(one, "-a", "refresh=all"), crawl(one)
+
+        for one in HISTORY:
+            crawl(one)
+        return alternately(bench.rounds, {one: partial(change_and_crawl, one) for one in HISTORY})
 
 
 def _crew(mongo: Mongo, site: RunningSite, redis: str, workers: int) -> float:

@@ -95,6 +95,7 @@ class Mongod:
         self.options = options
         self.port = port
         self.pid = 0  # 0: it does not run
+        self._cut = 0  # failures before those of `cut_off`
 
     @property
     def uri(self) -> str:
@@ -163,12 +164,30 @@ class Mongod:
         data = {"failCommands": commands.split(), "appName": "spa5", **how}
         self._set_failures(mode, data=data)
 
+    def cut_off(self, commands: str, collection: str, passing: int) -> None:
+        """Close the connections of crawls that send such commands, after so many of them.
+
+        `collection` is named with its database.
+        """
+        data = {"failCommands": commands.split(), "appName": "spa5", "namespace": collection}
+        self._cut = self._set_failures({"skip": passing}, data=data | {"closeConnection": True})
+
+    def wait_until_cut_off(self) -> None:
+        """Return when the first connection has been closed."""
+        times = self._cut + 1
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            client.admin.command(
+                "waitForFailPoint", "failCommand", timesEntered=times, maxTimeMS=60_000
+            )
+
     def fail_no_more(self) -> None:
         self._set_failures("off")
 
-    def _set_failures(self, mode: str | dict[str, int], **data: Any) -> None:
+    def _set_failures(self, mode: str | dict[str, int], **data: Any) -> int:
+        """Return how often the failures so far have happened."""
         with MongoClient[dict[str, Any]](self.uri) as client:
-            client.admin.command("configureFailPoint", "failCommand", mode=mode, **data)
+            set_so = client.admin.command("configureFailPoint", "failCommand", mode=mode, **data)
+        return int(set_so["count"])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OP_MSG = 2013
+BSON_TEXT = 2
 HEADER = struct.Struct("<4i")  # length, number, the request's number in its reply, kind
 
 
@@ -22,6 +23,7 @@ class Fault:
     """Half of a request or reply passes; then the connection is cut, or nothing more comes."""
 
     commands: list[str]
+    collection: str | None  # None: any
     where: Literal["request", "reply"]
     then: Literal["cut", "silence"]
     times: float
@@ -49,9 +51,10 @@ class Proxy:
         where: Literal["request", "reply"],
         then: Literal["cut", "silence"] = "cut",
         times: float = 1,
+        collection: str | None = None,
     ) -> None:
         """Break the next `times` messages of these commands, separated by spaces."""
-        self._fault = Fault(commands.split(), where, then, times)
+        self._fault = Fault(commands.split(), collection, where, then, times)
 
     def wait_until_broken(self) -> None:
         """Return when one more message has been broken."""
@@ -108,7 +111,7 @@ class Proxy:
     ) -> None:
         while True:
             message = await _message(source)
-            fault = self._next_fault(_command(message))
+            fault = self._next_fault(*_command(message))
             if fault and fault.where == "request":
                 await self._break(message, fault, source, sink)
                 return
@@ -141,9 +144,11 @@ class Proxy:
         if fault.then == "silence":
             await source.read()  # to its end, and pass nothing on
 
-    def _next_fault(self, command: str) -> Fault | None:
+    def _next_fault(self, command: str, collection: str) -> Fault | None:
         fault = self._fault
         if fault is None or command not in fault.commands:
+            return None
+        if fault.collection not in (None, collection):
             return None
         fault.times -= 1
         if fault.times < 1:
@@ -156,12 +161,20 @@ async def _message(source: asyncio.StreamReader) -> bytes:
     return header + await source.readexactly(HEADER.unpack(header)[0] - HEADER.size)
 
 
-def _command(message: bytes) -> str:
-    """The name of the command, which is that of the first field of the message's first document."""
+def _command(message: bytes) -> tuple[str, str]:
+    """The name and the value of the first field of the message's first document.
+
+    They are a command and, where it concerns one collection, that collection's name.
+    """
     if HEADER.unpack_from(message)[3] != OP_MSG:
-        return ""
-    start = HEADER.size + 4 + 1 + 4 + 1  # flags, kind of section, document's size, field's type
-    return message[start : message.index(0, start)].decode()
+        return "", ""
+    kind = HEADER.size + 4 + 1 + 4  # flags, kind of section, document's size
+    end = message.index(0, kind + 1)
+    name = message[kind + 1 : end].decode()
+    if message[kind] != BSON_TEXT:
+        return name, ""
+    value = end + 1 + 4  # the text's size
+    return name, message[value : message.index(0, value)].decode()
 
 
 @contextmanager

@@ -130,6 +130,10 @@ class Catalogue(ABC):
         """Change them so that no index page shows it."""
         self._hidden_edits.update(keys)
 
+    def edit_back(self, keys: Iterable[Key]) -> None:
+        """Take back their last hidden edits."""
+        self._hidden_edits.subtract(keys)
+
     def _random(self, key: Key) -> Random:
         return Random(f"{self.seed}:{key}")
 

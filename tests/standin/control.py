@@ -62,6 +62,7 @@ class Control:
             "vanish": site.vanished.update,
             "edit": site.catalogue.edit,
             "edit_hidden": site.catalogue.edit_hidden,
+            "edit_back": site.catalogue.edit_back,
         }
         known = [*site.settings, *actions, *by_key]
         if wrong := [name for name in options if name not in known]:
