@@ -108,6 +108,7 @@ def test_programs_get_the_documents_whole(database: Database) -> None:
         (crawl_of(1, "finished", exit_code=1), False),
         (crawl_of(1, None, alive_at=NOW), None),
         (crawl_of(1, "restored"), None),
+        (crawl_of(1, None) | {"reason": "restored"}, None),  # killed
     ],
 )
 def test_only_a_finished_crawl_was_complete(crawl: dict[str, Any], complete: bool | None) -> None:

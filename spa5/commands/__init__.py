@@ -64,6 +64,7 @@ class LooksUp(_Base):
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
     nothing_exitcode: ClassVar[int] = 0
+    read_only = True  # False: it writes, too
 
     def check(self, args: list[str], opts: argparse.Namespace) -> None:
         """Refuse arguments that can't be used by a UsageError, before anything is opened."""
@@ -111,7 +112,7 @@ class LooksUp(_Base):
                 said = f"nothing is stored yet: `scrapy crawl {spider.name}` brings it\n"
                 sys.stderr.write(said)
                 return self.nothing_exitcode
-            await store.open(read_only=True)
+            await store.open(read_only=self.read_only)
             return await self.look(store, spider, args, opts)
         finally:
             await store.close()

@@ -11,6 +11,8 @@ errors: what an error means, to a crawl and to people.
 judge: whether a crawl is complete.
 span: which crawl a person means, or since when.
 changes: what a crawl changed, from history and collection.
+restore: puts back what a crawl replaced.
+note: what the ledger has of a restore.
 export: stored documents as items again, for feeds.
 server: the embedded server, shared by the crawls of one directory.
 mongod: its process.

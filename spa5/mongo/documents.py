@@ -52,7 +52,7 @@ class Document(NamedTuple):
             encoded = bson.encode(content)
         except (BSONError, InvalidItem, OverflowError, RecursionError, ValueError) as error:
             raise Rejected(one_line(error)) from None
-        if bad := [name for name in content.keys() - schema.names if not _is_field_name(name)]:
+        if bad := [name for name in content.keys() - schema.names if not is_field_name(name)]:
             raise Rejected(f"a field can't be called {brief(bad[0])}")
         size = len(encoded) + len(usable) - len(bson.encode({}))
         if size > MOST_BYTES:
@@ -108,7 +108,7 @@ def joined(*documents: bytes) -> RawBSONDocument:
     return RawBSONDocument(struct.pack("<i", len(fields) + 5) + fields + b"\0")
 
 
-def _is_field_name(name: Any) -> bool:
+def is_field_name(name: Any) -> bool:
     """True if this is no path, no operator and no name that the store itself uses."""
     taken = ("", "_id", *BOOKKEEPING)
     return isinstance(name, str) and name not in taken and name[0] != "$" and "." not in name

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from scrapy.settings import BaseSettings
+    from typing_extensions import Self
 
     from spa5.catalogue.item import Key
     from spa5.mongo.store import Store
@@ -48,6 +49,11 @@ class History:
         self.unsettled: dict[
             Key, list[Mapping[str, Any]]
         ] = {}  # the entries that killed crawls left
+
+    @classmethod
+    def from_settings(cls, store: Store, settings: BaseSettings) -> Self:
+        days = settings["HISTORY_KEEP_DAYS"]
+        return cls(store, None if days is None else float(days))
 
     async def open(self) -> None:
         """Make the indexes, and look for what killed crawls left."""
@@ -156,8 +162,7 @@ def history_of(store: Store, settings: BaseSettings) -> History | None:
     """The history of a store; None where HISTORY_ENABLED is off."""
     if not settings.getbool("HISTORY_ENABLED"):
         return None
-    days = settings["HISTORY_KEEP_DAYS"]
-    return History(store, None if days is None else float(days))
+    return History.from_settings(store, settings)
 
 
 def versions(changed_at: Any, entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

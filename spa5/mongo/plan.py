@@ -13,6 +13,8 @@ from spa5.catalogue.item import BOOKKEEPING
 from spa5.mongo.documents import joined
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from spa5.catalogue.item import Key
     from spa5.mongo.documents import Document
 
@@ -56,13 +58,27 @@ class Update(NamedTuple):
     condition: dict[str, Any]  # what the stored one must be like, besides its key
 
 
+class Content(NamedTuple):
+    """What an update writes into a stored item."""
+
+    fields: bytes  # a BSON document
+    absent: Iterable[str]  # names of fields that it takes away
+    times: dict[str, Any]  # the bookkeeping that moves, besides `changed_at`
+
+
+class Change(NamedTuple):
+    """An update, and what it replaces."""
+
+    update: Update
+    replaced: dict[str, Any] | None  # what goes to the history
+
+
 class Plan(NamedTuple):
-    """The update that writes a document, and the outcome as which it counts."""
+    """What writes a document, and the outcome as which it counts."""
 
     document: Document
     outcome: Outcome
-    update: Update
-    replaced: dict[str, Any] | None  # what goes to the history
+    change: Change
 
 
 def plan(document: Document, stored: dict[str, Any] | None, moment: Moment) -> Plan:
@@ -72,21 +88,28 @@ def plan(document: Document, stored: dict[str, Any] | None, moment: Moment) -> P
     stored under its own `_id` was inserted by a try whose answer was lost.
     """
     if stored is None:
-        return Plan(document, "inserted", as_new(document, moment.as_new()), None)
+        return Plan(document, "inserted", Change(as_new(document, moment.as_new()), None))
     times = _moved(stored, moment)
     is_own = stored["_id"] == document.oid
     if document.equals(stored):
-        change: dict[str, Any] = {"$set": RawBSONDocument(bson.encode(times))}
-        update = Update(document.key, change, upsert=False, condition={})
-        return Plan(document, "inserted" if is_own else "unchanged", update, None)
-    times["changed_at"] = moment.after(stored.get("changed_at"))
-    change = {
-        "$set": joined(document.content, bson.encode(times)),
-        "$unset": dict.fromkeys(document.absent, ""),
-    }
-    replaced = _replaced(document, stored, times["changed_at"], moment.crawl)
-    update = Update(document.key, change, upsert=False, condition=_as_it_was(stored))
-    return Plan(document, "inserted" if is_own else "changed", update, replaced)
+        moved: dict[str, Any] = {"$set": RawBSONDocument(bson.encode(times))}
+        update = Update(document.key, moved, upsert=False, condition={})
+        return Plan(document, "inserted" if is_own else "unchanged", Change(update, None))
+    names = document.differing(stored)
+    content = Content(document.content, document.absent, times)
+    change = overwrite(document.key, stored, names, content, moment)
+    return Plan(document, "inserted" if is_own else "changed", change)
+
+
+def overwrite(
+    key: Key, stored: dict[str, Any], names: Iterable[str], content: Content, moment: Moment
+) -> Change:
+    """Plan to write `content` over what is stored, where the fields of these names differ."""
+    until = moment.after(stored.get("changed_at"))
+    times = bson.encode({**content.times, "changed_at": until})
+    change = {"$set": joined(content.fields, times), "$unset": dict.fromkeys(content.absent, "")}
+    update = Update(key, change, upsert=False, condition=_as_it_was(stored))
+    return Change(update, _replaced(key, stored, names, until, moment.crawl))
 
 
 def _moved(stored: dict[str, Any], moment: Moment) -> dict[str, Any]:
@@ -116,13 +139,12 @@ def _as_it_was(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replaced(
-    document: Document, stored: dict[str, Any], until: datetime, crawl: str
+    key: Key, stored: dict[str, Any], names: Iterable[str], until: datetime, crawl: str
 ) -> dict[str, Any]:
     """Return the history's entry for the version that ends, see README, "What changed"."""
-    names = document.differing(stored)
-    entry: dict[str, Any] = {"_id": {"id": document.key, "until": until}, "id": document.key}
+    entry: dict[str, Any] = {"_id": {"id": key, "until": until}, "id": key}
     entry["fields"] = {name: stored.get(name) for name in names}
-    if absent := [name for name in names if name not in stored]:
+    if absent := [name for name in entry["fields"] if name not in stored]:
         entry["absent"] = absent
     begins = stored.get("changed_at")
     entry["from"] = begins if isinstance(begins, datetime) else None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spa5.mongo.bulk import Written
     from spa5.mongo.documents import Document
     from spa5.mongo.history import History
-    from spa5.mongo.plan import Outcome, Plan, Update
+    from spa5.mongo.plan import Change, Outcome, Plan, Update
     from spa5.mongo.store import Store
 
     Results: TypeAlias = dict[ObjectId, Outcome | Rejected | HeldBack]
@@ -76,18 +76,15 @@ class Writer:
             plans = [plan(document, stored.get(document.key), moment) for document in documents]
             if not results:
                 results |= await self._hold_back(plans, stored)
-            results |= await self._keep_replaced(_left(plans, results))
             plans = _left(plans, results)
-            documents = [one.document for one in plans]
-            if not plans:
-                return results
-            written = await self._store.persist(self._write, [one.update for one in plans])
+            refused, met_all = await self.put([one.change for one in plans])
             # The query tells the outcomes: a write that was repeated may find its own work.
-            for index, (document, outcome, *_) in enumerate(plans):
+            for document, outcome, _ in plans:
                 if outcome != "unchanged" or results.get(document.oid) != "changed":
-                    results[document.oid] = written.refused.get(index, outcome)
-            if await self._has_met_all(plans, written):
+                    results[document.oid] = refused.get(document.key, outcome)
+            if met_all:
                 return results
+            documents = [one.document for one in plans if one.document.key not in refused]
         return results | await self._lost(documents)
 
     async def _hold_back(self, plans: list[Plan], stored: dict[Key, dict[str, Any]]) -> Results:
@@ -101,29 +98,34 @@ class Writer:
                 results[document.oid] = HeldBack(f"it would empty {field!r}, as others would")
         return results
 
-    async def _keep_replaced(self, plans: list[Plan]) -> Results:
+    async def put(self, changes: Sequence[Change]) -> tuple[dict[Key, Rejected], bool]:
+        """Write changes of different items, each after what it replaces is in the history.
+
+        Return those that are refused, and True if each other one has met its item. What did not
+        happen leaves the history again.
+        """
+        refused = await self._keep_replaced(changes)
+        changes = [one for one in changes if one.update.key not in refused]
+        if not changes:
+            return refused, True
+        written = await self._store.persist(self._write, [one.update for one in changes])
+        met_all = written.met_all([one.update.upsert for one in changes])
+        refused |= {changes[index].update.key: why for index, why in written.refused.items()}
+        if self._history:
+            doubtful = [one for one in changes if not met_all or one.update.key in refused]
+            written_keys = {one.update.key for one in changes} - refused.keys() if met_all else ()
+            entries = [one.replaced for one in doubtful if one.replaced]
+            await self._history.settle(entries, written_keys)
+        return refused, met_all
+
+    async def _keep_replaced(self, changes: Sequence[Change]) -> dict[Key, Rejected]:
         """Write into the history what these replace; return those whose old version it refuses."""
-        entries = [one.replaced for one in plans if one.replaced]
+        entries = [one.replaced for one in changes if one.replaced]
         if self._history is None or not entries:
             return {}
         refused = await self._history.write(entries)
-        return {
-            one.document.oid: Rejected(f"the history can't hold its old version: {why}")
-            for one in plans
-            if (why := refused.get(one.document.key))
-        }
-
-    async def _has_met_all(self, plans: list[Plan], written: Written) -> bool:
-        """True if each update has met its document; what did not happen leaves the history."""
-        met_all = written.met_all([one.update.upsert for one in plans])
-        if self._history:
-            done = [one for index, one in enumerate(plans) if index not in written.refused]
-            doubtful = [one for one in plans if not met_all or one not in done]
-            await self._history.settle(
-                [one.replaced for one in doubtful if one.replaced],
-                [one.document.key for one in done] if met_all else [],
-            )
-        return met_all
+        said = "the history can't hold its old version"
+        return {key: Rejected(f"{said}: {why}") for key, why in refused.items()}
 
     async def _lost(self, documents: list[Document]) -> Results:
         """Reject those that MongoDB does not hold, however often it acknowledges them."""

@@ -6,6 +6,7 @@ outfile: a file that is there when it is whole, or stdout.
 bar: the line at the bottom of a terminal.
 diff: how items differ from what is stored.
 changes: what a crawl changed.
+restore: what a restore puts back.
 show: what is stored of an item.
 values: stored values as people read them.
 output: a table for people, and JSON for programs.

@@ -61,7 +61,7 @@ def sentence(crawl: Mapping[str, Any], moment: datetime) -> str:
 def is_complete(crawl: Mapping[str, Any], moment: datetime) -> bool | None:
     """True if a crawl ended and was complete; None where it still runs, or is a restore."""
     how = status(crawl, moment)
-    if how in ("running", _RESTORED):
+    if how == "running" or crawl.get("reason") == _RESTORED:  # which it says from its begin on
         return None
     return how == "finished" and not crawl.get("exit_code")
 

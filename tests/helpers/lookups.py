@@ -42,7 +42,7 @@ def look(command: LooksUp, spider: type[CatalogueSpider], database: Database, *g
 
     async def main() -> int:
         try:
-            await store.open(read_only=True)
+            await store.open(read_only=command.read_only)
             return await command.look(store, spider, args, opts)
         finally:
             await store.close()
