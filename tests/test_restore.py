@@ -114,7 +114,8 @@ def test_a_drift_that_was_let_through_is_undone_and_that_is_undone_too(database:
 
     undo = re.search("scrapy (restore --crawl (.*) --yes)", done.output)
     assert undo
-    with scrapy(*undo[1].split(), "--json", **database.environment) as process:
+    off = {"HISTORY_ENABLED": "False"}  # for crawls
+    with scrapy(*undo[1].split(), "--json", **off, **database.environment) as process:
         assert process.stdout
         process.stdout.close()  # nobody reads that
         assert process.wait(MOST_SECONDS) == 0
@@ -449,6 +450,8 @@ def test_what_other_programs_put_into_the_history_does_no_harm(
     odd = {"": 1, "a.b": 1, "$set": 1, "_id": 1, "crawl": "x", "first_crawled_at": 1}
     add_version(stored, "1", (-9, 1), {**odd, "name": "a"})
     add_version(stored, 5, (-9, 1), {"name": "a"})
+    own = {"id": "1", "fields": {"score": 1.0}, "from": None, "until": minute(-9)}
+    stored["books_history"].insert_one(own)
     before = database.stored()["1"]
     assert restore(database) == 0
     after = database.stored()["1"]

@@ -49,7 +49,7 @@ class Selection(NamedTuple):
     def takes(self, entry: Mapping[str, Any]) -> bool:
         """True if this entry of the history is of one of these changes."""
         if self.crawl is not None:
-            return bool(entry["crawl"] == self.crawl)
+            return bool(entry.get("crawl") == self.crawl)
         return bool(entry["until"] >= self.since)
 
     def wants(self, name: str) -> bool:
@@ -173,7 +173,7 @@ class Restore:
                 found.append(Back(key, None, {}, []))
                 continue
             real = versions(item.get("changed_at"), own)
-            if unless_by is None or all(entry["crawl"] != unless_by for entry in real):
+            if unless_by is None or all(entry.get("crawl") != unless_by for entry in real):
                 found.append(back(key, item, real, self.selection))
         return found
 

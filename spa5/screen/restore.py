@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ async def print_json_of(found: AsyncIterator[Back], schema: Schema, crawl: str |
     `crawl`: the restore's id, if it is done.
     """
     refused = 0
+    ignored = (BrokenPipeError,) if crawl else ()  # it goes on though nobody reads this
     async for one in found:
         own: dict[str, Any] = {"id": one.key}
         if one.item is None:
@@ -84,9 +85,7 @@ async def print_json_of(found: AsyncIterator[Back], schema: Schema, crawl: str |
         own |= {name: value for name, value in more.items() if value}
         refused += bool(one.problem)
         own |= {"crawl": crawl} if crawl and one.fields else {}
-        with (
-            suppress(BrokenPipeError) if crawl else nullcontext()
-        ):  # it goes on though nobody reads it
+        with suppress(*ignored):
             print_json([own])
     return refused
 
