@@ -67,11 +67,12 @@ class MongoPipeline:
         self.history = history_of(self.store, settings)
         self.writer = Writer(self.store, self.history, self.drift.admit)
         self.ledger = Ledger(crawler, self.store)
-        self.is_open = False
+        self.is_open = self.is_crawling = False
         self.closing: asyncio.Task[None] | None = None
         self.commit: GroupCommit[Document, Outcome] = GroupCommit(self._write, size=Document.size)
         own = self.store.crawl
         self.store.crawl = lambda: self._crew.link.crawl if self._crew else own()
+        crawler.signals.connect(self.spider_opened, signals.spider_opened)
         # By then a worker knows in which shared crawl it takes part.
         crawler.signals.connect(self.ledger.begin, signals.engine_started)
         crawler.signals.connect(self.spider_closed, signals.spider_closed)
@@ -160,6 +161,11 @@ class MongoPipeline:
 
     async def close_spider(self) -> None:
         await self.commit.drain()
+        if not self.is_crawling:  # other code runs this pipeline: no signal will come
+            await self.store.close()
+
+    def spider_opened(self) -> None:
+        self.is_crawling = True
 
     async def spider_closed(self, reason: str) -> None:
         """Note how the crawl ended. It is not known before the pipelines are closed."""
