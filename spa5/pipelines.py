@@ -69,10 +69,7 @@ class MongoPipeline:
         self.ledger = Ledger(crawler, self.store)
         self.is_open = False
         self.closing: asyncio.Task[None] | None = None
-        self.commit: GroupCommit[Document, Outcome] = GroupCommit(
-            self._write, size=lambda document: len(document.content)
-        )
-
+        self.commit: GroupCommit[Document, Outcome] = GroupCommit(self._write, size=Document.size)
         own = self.store.crawl
         self.store.crawl = lambda: self._crew.link.crawl if self._crew else own()
         # By then a worker knows in which shared crawl it takes part.
@@ -90,6 +87,7 @@ class MongoPipeline:
                 await self.history.open()
         except StoreError as error:
             logger.error("%s", error)
+            self.stats.set_value("mongo/unavailable", str(error))
             raise CloseSpider("mongo_unavailable") from None
         except asyncio.CancelledError:  # by `run_crawl`, after a signal
             raise CloseSpider("shutdown") from None

@@ -104,7 +104,7 @@ HISTORY_KEEP_DAYS = environ.get("HISTORY_KEEP_DAYS")  # unset: for ever
 
 # Feeds (-O items.jsonl) of the items as they are stored.
 FEED_EXPORT_ENCODING = "utf-8"
-FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter"}
+FEED_EXPORTERS = {"csv": "spa5.feeds.CsvExporter", "xml": "spa5.feeds.XmlExporter"}
 
 STATS_CLASS = "spa5.engine.Stats"
 
@@ -115,8 +115,10 @@ EXTENSIONS = {
     "scrapy.extensions.remote_control.RemoteControl": None,
     "spa5.extensions.CrawlDelay": 500,
     "spa5.screen.progress.Progress": 500,
+    "spa5.screen.notify.Notify": 500,
 }
 PROGRESS_ENABLED = environ.get("PROGRESS_ENABLED", True)
+NOTIFY_URLS = environ.get("NOTIFY_URLS")  # of Apprise; who is told when a crawl is not complete
 
 # The log: a line for each item would cost more than storing it. The environment's LOG_LEVEL may be
 # meant for other programs: one that Python does not know is ignored.

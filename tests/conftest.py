@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# A command that is started over and over shall not compile the project each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _number = itertools.count(1)
 
 # How long an example takes depends on the machine.
@@ -26,6 +30,11 @@ settings.register_profile(
     "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: a test waits about as long as it computes."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")

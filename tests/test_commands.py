@@ -177,8 +177,9 @@ def test_bench_needs_no_database(nowhere: dict[str, str]) -> None:
 def test_what_looks_opens_no_door(site: Site, nowhere: dict[str, str], command: str) -> None:
     one = site.catalogue.ids[0]
     what = {"fetch": f"{site.url}/api/book/{one}/", "diff": one}[command]
-    ended = run(command, "-L", "INFO", what, **nowhere)
+    ended = run(command, "-L", "INFO", what, **nowhere, NOTIFY_URLS="json://127.0.0.1:1/")
     assert "Enabled extensions" in ended.log
+    assert "Notify" not in ended.log
     assert "Telnet" not in ended.log
     assert "RemoteControl" not in ended.log
     assert "Books:" not in ended.log  # the summary of a crawl

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,6 +16,7 @@ from spa5.catalogue.layout import Layout
 from tests.helpers.http import Handler, listening
 from tests.helpers.mongods import reserved_port
 from tests.helpers.scrapyds import copy_project
+from tests.helpers.warm import Warm
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
@@ -42,16 +42,18 @@ class Project:
         return self.run("scrapy", *args, **environment)
 
     def run(self, module: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        own = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONIOENCODING": "utf-8"}
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-m", module, *args],
+        own = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
+        with Warm(
+            [module, *args],
             cwd=self.folder,
             env=own | environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=MOST_SECONDS,
-        )
+        ) as process:
+            output, errors = process.communicate(timeout=MOST_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def generate(self, name: str, url: str) -> str:
         """Return the spider's code, of which nothing had to be filled in."""
@@ -211,7 +213,6 @@ def test_what_else_stands_in_the_url_is_asked_for_too(project: Project) -> None:
         code = project.generate("things", f"{url}/api/things/?{given}&limit=5")
     assert f"/api/things/?{given}&limit=3&offset=0" in asked
     assert f"?{given}&" in code
-    assert_is_tidy(project)
 
 
 HOSTILE = [
@@ -255,24 +256,12 @@ def test_hostile_names_neither_become_code_nor_break_it(
     with serving(hostile) as (url, _):
         code = project.generate("things", f"{url}/api/things/")
         (stored,) = assert_crawls(project, "things", database)
-    assert_is_tidy(project)
     assert code.isascii()
     assert "system" not in code
     assert not (project.folder / "hacked").exists()
     assert stored["name"] == "Fine"
     assert stored["good"] == [{"text": "x"}]
     assert stored["extra"].keys() == {*HOSTILE, "members", "deep"}
-
-
-def assert_is_tidy(project: Project) -> None:
-    """The generated code passes the project's checks."""
-    for module, *args in (
-        ("ruff", "check", "spa5"),
-        ("ruff", "format", "--check", "spa5"),
-        ("mypy", "spa5/spiders"),
-    ):
-        ended = project.run(module, *args)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def forbidden(path: str, _: dict[str, str]) -> Any:
@@ -315,7 +304,27 @@ def test_a_site_that_can_not_be_reached_gives_a_skeleton_and_one_line(project: P
     assert "5ecret" not in ended.stdout + ended.stderr
     assert 'path = "/api/things/"' in project.code("things")
     assert "things" in project.spiders()
-    assert_is_tidy(project)
+
+
+def test_what_it_generates_passes_the_projects_checks(project: Project) -> None:
+    """With a long URL, with hostile names, and where there is much to fill in."""
+    long = f"/api/things/?kind=small&language=en&{'x' * 30}=1&limit=5"
+    cases: list[tuple[str, Api, str]] = [
+        ("queried", paged("offset", "limit", by_number=False), long),
+        ("hostile", hostile, "/api/things/"),
+        ("skeleton", lambda path, _: None, "/api/things/"),
+    ]
+    for name, api, path in cases:
+        with serving(api) as (url, _):
+            project.scrapy("genspider", "-t", "catalogue", name, f"{url}{path}")
+    assert {"queried", "hostile", "skeleton"} < set(project.spiders())
+    for module, *args in (
+        ("ruff", "check", "spa5"),
+        ("ruff", "format", "--check", "spa5"),
+        ("mypy", "spa5/spiders"),
+    ):
+        ended = project.run(module, *args)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(

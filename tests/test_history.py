@@ -164,7 +164,9 @@ def test_a_kill_between_the_two_writes_loses_nothing_and_doubles_nothing(
 
 def note(database: Database, crawler: Crawler) -> None:
     """The ledger knows of a crawl that has not ended."""
-    database.books.database["crawls"].insert_one({"_id": crawler.store.crawl})
+    database.books.database["crawls"].insert_one(
+        {"_id": crawler.store.crawl(), "collection": "books"}
+    )
 
 
 @pytest.mark.parametrize("first", ["a", "b"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from spa5.catalogue.drift import MOST_EMPTIED
+from tests.helpers.receivers import receiving
 from tests.helpers.redises import RedisServer, needs_redis, running_redis
 from tests.helpers.running import Running, crawling
 from tests.helpers.stored import assert_holds_catalogue
@@ -125,6 +126,18 @@ def test_three_workers_share_the_books(site: Site, database: Database, redis: Re
     assert sum(map(scraped, crawls)) == BOOKS
     assert (site.stats()["detail"], site.stats()["index"]) == (BOOKS, BOOKS / 100 + 1)
     assert left(redis, database) == []
+    crawl = noted(database)
+    assert (crawl["reason"], crawl["exit_code"], crawl["settled"]) == ("finished", 0, True)
+    assert (crawl["counts"]["listed"], crawl["counts"]["new"]) == (BOOKS, BOOKS)
+    pids = {one.process.pid for one in running}
+    assert {worker["pid"] for worker in crawl["workers"].values()} == pids
+    assert {book["crawl"] for book in database.stored().values()} == {crawl["_id"]}
+
+
+def noted(database: Database) -> dict[str, Any]:
+    """The one document of the ledger."""
+    (crawl,) = database.books.database["crawls"].find()
+    return crawl
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
@@ -140,6 +153,8 @@ def test_a_killed_worker_loses_nothing(
     assert_holds_catalogue(database, site)
     assert BOOKS <= site.stats()["detail"] <= 1_600
     assert left(redis, database) == []
+    crawl = noted(database)
+    assert (crawl["reason"], crawl["settled"], len(crawl["workers"])) == ("finished", False, 3)
 
 
 def is_leader(running: Running, database: Database, redis: RedisServer) -> bool:
@@ -472,9 +487,12 @@ def test_what_can_not_be_had_makes_each_worker_incomplete(
 ) -> None:
     one = small.catalogue.ids[3]
     small.control(override={f"/api/book/{one}/": {"status": 403}})
-    with crew(2, small, database, redis) as running:
-        crawls = [each.end() for each in running]
+    with receiving() as receiver:
+        told = ("-s", f"NOTIFY_URLS={receiver.url}")
+        with crew(2, small, database, redis, *told) as running:
+            crawls = [each.end() for each in running]
     small.control(override={f"/api/book/{one}/": None})
+    assert [one["title"] for one in receiver.messages] == ["books: incomplete, 1 of 100 missing"]
     for crawl in crawls:
         assert (crawl.exitcode, crawl.reason) == (1, "incomplete"), crawl.log
         assert crawl.stats["catalogue/missing"] == 1

@@ -211,5 +211,6 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+def _iso(moment: Any) -> Any:
+    """Return a date as text; what another program stored in its place stays as it is."""
+    return moment.isoformat() if isinstance(moment, datetime) else moment

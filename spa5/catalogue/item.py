@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from spa5.catalogue.fields import FieldError, storable
+from spa5.catalogue.fields import FieldError, clean_line, clean_text, storable
 from spa5.catalogue.text import brief
 
 if TYPE_CHECKING:
@@ -70,6 +70,13 @@ class Schema:
     @property
     def nouns(self) -> str:
         return f"{self.noun}s"
+
+    @property
+    def title(self) -> str | None:
+        """The text by which people know an item: its `name`, else the first one that is listed."""
+        texts = [name for name, one in self.cleaners.items() if one in (clean_line, clean_text)]
+        listed = (name for name in texts if name in self.listed)
+        return "name" if "name" in texts else next(listed, None)
 
     def key_of(self, item: Any) -> Key:
         key: Key = getattr(item, self.key)

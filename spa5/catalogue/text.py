@@ -11,7 +11,7 @@ from typing import Any
 
 # Control characters except tab and line feed, characters that turn the direction of writing, and
 # lone surrogates, which no encoding can spell.
-_UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Trouble(Exception):
@@ -20,7 +20,12 @@ class Trouble(Exception):
 
 def plain(text: str) -> str:
     """Return `text` with escapes like `\\x1b` for the characters that a terminal would act upon."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def spellable(text: str) -> str:
+    """Return `text` with escapes for halves of characters, which no encoding spells."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(words: object, most: int = 200) -> str:

@@ -43,7 +43,7 @@ class OnlyLooks(_Base):
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         super().process_options(args, opts)
         assert self.settings is not None
-        off = {"spa5.screen.progress.Progress": None}
+        off = dict.fromkeys(("spa5.screen.progress.Progress", "spa5.screen.notify.Notify"))
         self.settings["EXTENSIONS"].update(off, priority="cmdline")
         way = {"spa5.downloadermiddlewares.SiteGate": None, "spa5.catalogue.backoff.Backoff": 550}
         self.settings["DOWNLOADER_MIDDLEWARES"].update(way, priority="cmdline")
@@ -56,12 +56,17 @@ class LooksUp(_Base):
     """Makes a command read what is stored, and print it as a table, or with --json for programs.
 
     Subclasses define `look`. Exit code: what `look` returns; 1: the collection can't be read, which
-    is told in one line; 2: the arguments can't be used.
+    is told in one line; 2: the arguments can't be used. An embedded server is started only where
+    there is something to read: else one line says so, and the exit code is `nothing_exitcode`.
     """
 
     requires_project = True
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, Any]] = {"LOG_LEVEL": "WARNING"}
+    nothing_exitcode: ClassVar[int] = 0
+
+    def check(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Refuse arguments that can't be used by a UsageError, before anything is opened."""
 
     async def look(
         self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace
@@ -76,6 +81,7 @@ class LooksUp(_Base):
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         try:
+            self.check(args, opts)
             self.exitcode = asyncio.run(self._look(args, opts))
             sys.stdout.flush()
         except UsageError as error:
@@ -91,6 +97,7 @@ class LooksUp(_Base):
     async def _look(self, args: list[str], opts: argparse.Namespace) -> int:
         from spa5.catalogue.item import schema_of  # other commands need not wait for all this
         from spa5.catalogue.project import spider_named
+        from spa5.mongo.directory import data_dir, is_used
         from spa5.mongo.store import Store
 
         assert self.settings is not None
@@ -99,6 +106,11 @@ class LooksUp(_Base):
         schema = schema_of(spider.item_class)
         store = Store(self.settings, spider.name, schema, lambda *_: None)
         try:
+            if await store.connection.uses_embedded() and not is_used(data_dir(self.settings)):
+                # Not on stdout, where a program would take it for data.
+                said = f"nothing is stored yet: `scrapy crawl {spider.name}` brings it\n"
+                sys.stderr.write(said)
+                return self.nothing_exitcode
             await store.open(read_only=True)
             return await self.look(store, spider, args, opts)
         finally:

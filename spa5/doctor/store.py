@@ -12,7 +12,7 @@ from spa5.catalogue.text import Trouble
 from spa5.crew.server import ping, shared
 from spa5.doctor.checks import Remark
 from spa5.mongo import mongod
-from spa5.mongo.directory import data_dir
+from spa5.mongo.directory import data_dir, is_used
 from spa5.mongo.server import EmbeddedServer
 from spa5.mongo.store import Store
 
@@ -44,7 +44,7 @@ def _embedded(directory: Path, checks: dict[str, Check]) -> dict[str, Check]:
         "mongod": _binary,
         "disk": partial(asyncio.to_thread, _disk, directory),
     }
-    if not _is_used(directory):
+    if not is_used(directory):
         return own | {"MongoDB": _coming}
     return own | {"server": partial(_orphan, directory)} | checks
 
@@ -58,17 +58,13 @@ def _disk(directory: Path) -> str:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise Trouble(f"{directory}: {place} can't be written, choose another MONGO_DATA_DIR")
     free = shutil.disk_usage(place).free >> 20
-    least = _LEAST_MEGABYTES + (0 if _is_used(directory) else _JOURNAL_MEGABYTES)
+    least = _LEAST_MEGABYTES + (0 if is_used(directory) else _JOURNAL_MEGABYTES)
     if free < least:
         raise Trouble(
             f"{free} MB free for {directory}, {least} MB are needed: make room, or choose "
             f"another MONGO_DATA_DIR"
         )
     return f"{free} MB free for {directory}"
-
-
-def _is_used(directory: Path) -> bool:
-    return (directory / "WiredTiger").exists()
 
 
 async def _orphan(directory: Path) -> None:

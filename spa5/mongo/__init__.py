@@ -9,6 +9,9 @@ retry: a read or a write waits while MongoDB is away.
 connection: the way to MongoDB, by motor.
 errors: what an error means, to a crawl and to people.
 judge: whether a crawl is complete.
+span: which crawl a person means, or since when.
+changes: what a crawl changed, from history and collection.
+export: stored documents as items again, for feeds.
 server: the embedded server, shared by the crawls of one directory.
 mongod: its process.
 directory: its data directory, and the locks in it.

@@ -51,6 +51,14 @@ def data_dir(settings: BaseSettings) -> Path:
         ) from None
 
 
+def is_used(directory: Path) -> bool:
+    """True if an embedded server has ever stored anything there, or if that can't be seen."""
+    try:
+        return (directory / "WiredTiger").exists()
+    except PermissionError:
+        return True
+
+
 def make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid():

@@ -60,6 +60,10 @@ class Document(NamedTuple):
         absent = schema.names.difference(names, content)
         return cls(schema, key, tuple(content), encoded, usable, absent, ObjectId())
 
+    def size(self) -> int:
+        """Its bytes, more or less."""
+        return len(self.content)
+
     def equals(self, stored: dict[str, Any]) -> bool:
         """True if a stored document holds this content, to the byte."""
         if not self.absent.isdisjoint(stored):

@@ -121,7 +121,8 @@ class History:
 
     async def _find_unsettled(self) -> None:
         crawls = self._store.crawls
-        going = [one["_id"] async for one in crawls.find({"settled": {"$ne": True}}, {"_id": 1})]
+        query = {"collection": self._store.items.name, "settled": {"$ne": True}}
+        going = [one["_id"] async for one in crawls.find(query, {"_id": 1})]
         if not going:
             return
         self.unsettled = {}

@@ -77,7 +77,8 @@ class Ledger:
 
     async def begin(self) -> None:
         logging.getLogger().addHandler(self._log)
-        await self._try(self._store.persist(self._read_earlier))
+        if self._is_whole:
+            await self._try(self._store.persist(self._read_earlier))
         await self._try(self._store.persist(self._write, {}))
         self._beating = asyncio.create_task(self._beat_on())
 
@@ -119,13 +120,18 @@ class Ledger:
         versions |= {"python": platform.python_version(), "mongodb": self._store.connection.version}
         given = {name: settings[name] for name in _SETTINGS if settings[name] is not None}
         return self._catalogue() | {
-            "whole": spider is None or spider.arguments.is_whole,
+            "whole": self._is_whole,
             "arguments": spider.given if spider else {},
             "settings": {name: _plain(value) for name, value in given.items()},
             "versions": versions,
             "host": platform.node(),
             "began": self._began,
         }
+
+    @property
+    def _is_whole(self) -> bool:
+        spider = catalogue_of(self._crawler)
+        return spider is None or spider.arguments.is_whole
 
     def _catalogue(self) -> dict[str, Any]:
         spider = self._crawler.spider
@@ -156,4 +162,10 @@ class Ledger:
 
 
 def _plain(value: object) -> Any:
-    return value if isinstance(value, (bool, int, float)) else str(value)[:200]
+    """A setting's value; those of the environment are text."""
+    if isinstance(value, (bool, int, float)):
+        return value
+    try:
+        return float(str(value)) if "." in str(value) else int(str(value))
+    except ValueError:
+        return str(value)[:200]

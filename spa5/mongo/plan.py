@@ -33,6 +33,10 @@ class Moment(NamedTuple):
     def now(cls, crawl: str, *, is_listed: bool) -> Moment:
         return cls(now(), crawl, is_listed)
 
+    def as_new(self) -> bytes:
+        """The bookkeeping of items that are new, encoded."""
+        return bson.encode({**dict.fromkeys(_TIMES, self.time), "crawl": self.crawl})
+
     def after(self, changed_at: Any) -> datetime:
         """When a new version begins: after the stored one, also if a clock is wrong."""
         if not isinstance(changed_at, datetime) or changed_at < self.time:
@@ -68,7 +72,7 @@ def plan(document: Document, stored: dict[str, Any] | None, moment: Moment) -> P
     stored under its own `_id` was inserted by a try whose answer was lost.
     """
     if stored is None:
-        return Plan(document, "inserted", as_new(document, moment), None)
+        return Plan(document, "inserted", as_new(document, moment.as_new()), None)
     times = _moved(stored, moment)
     is_own = stored["_id"] == document.oid
     if document.equals(stored):
@@ -96,11 +100,13 @@ def _moved(stored: dict[str, Any], moment: Moment) -> dict[str, Any]:
     return moved
 
 
-def as_new(document: Document, moment: Moment) -> Update:
-    """Return the update that inserts this document, and leaves a stored one as it is."""
+def as_new(document: Document, bookkeeping: bytes) -> Update:
+    """Return the update that inserts this document, and leaves a stored one as it is.
+
+    `bookkeeping` is what `Moment.as_new` returns.
+    """
     own_id = bson.encode({"_id": document.oid})
-    times: dict[str, Any] = {**dict.fromkeys(_TIMES, moment.time), "crawl": moment.crawl}
-    content = joined(own_id, document.content, document.unread, bson.encode(times))
+    content = joined(own_id, document.content, document.unread, bookkeeping)
     return Update(document.key, {"$setOnInsert": content}, upsert=True, condition={})
 
 

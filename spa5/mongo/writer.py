@@ -61,8 +61,8 @@ class Writer:
 
     async def _insert(self, documents: list[Document]) -> Results:
         """Insert the new ones; return nothing for those that are stored already."""
-        moment = self._store.moment()
-        updates = [as_new(document, moment) for document in documents]
+        bookkeeping = self._store.moment().as_new()
+        updates = [as_new(document, bookkeeping) for document in documents]
         written = await self._store.persist(self._write, updates)
         results: Results = {documents[index].oid: "inserted" for index in written.upserted}
         return results | {documents[index].oid: why for index, why in written.refused.items()}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
@@ -16,6 +14,7 @@ from spa5.catalogue.text import plain
 from spa5.mongo.documents import Document, Rejected
 from spa5.mongo.errors import StoreError
 from spa5.mongo.store import Store
+from spa5.screen.values import ABSENT, shown
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from spa5.catalogue.item import Item, Key
 
 logger = logging.getLogger(__name__)
-
-_ABSENT = object()
-_MOST_SHOWN = 160  # characters of a value
 
 
 class Diff:
@@ -93,22 +89,6 @@ def _differences(item: Item, stored: dict[str, Any]) -> list[str]:
         return [f"{item} can't be stored: {error}"]
     lines = [str(item)] * bool(names)
     for name in names:
-        before, after = _shown(stored.get(name, _ABSENT), fields.get(name, _ABSENT))
+        before, after = shown(stored.get(name, ABSENT), fields.get(name, ABSENT))
         lines += [f"  - {name}: {before}"] * bool(before) + [f"  + {name}: {after}"] * bool(after)
     return lines
-
-
-def _shown(*values: Any) -> list[str]:
-    """The values for people, long ones from shortly before they differ; "" for an absent one."""
-    texts = [
-        "" if one is _ABSENT else one.isoformat() if isinstance(one, datetime) else repr(one)
-        for one in values
-    ]
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
-    start = max(0, alike - 20) if max(map(len, texts)) > _MOST_SHOWN else 0
-    return [_cut(text, start) for text in texts]
-
-
-def _cut(text: str, start: int) -> str:
-    end = start + _MOST_SHOWN
-    return "…" * bool(start) + text[start:end] + "…" * (len(text) > end)

@@ -29,10 +29,12 @@ _TROUBLES = {
     "failed": "catalogue/failed",
     "missing": "catalogue/missing",
 }
-# The table has these too, for it leaves out troubles that did not occur.
-_MORE_TROUBLES = {
+# These are told where they occur.
+_MORE = {
     "held back": "mongo/held_back",
     "unlisted": "catalogue/unlisted",
+    "delisted": "catalogue/delisted",
+    "returned": "catalogue/returned",
     "bad pages": "catalogue/index_failed",
     "retries": "retry/count",
 }
@@ -125,7 +127,8 @@ def log(figures: Figures) -> None:
     if figures.workers:
         fetched = ", ".join(figures.whole_counts)
         logger.info("The whole crawl: %s; %s. Of this worker:", figures.whole, fetched)
-    counts = figures.counts(_ITEMS | _TROUBLES).items()
+    more = {word: count for word, count in figures.counts(_MORE).items() if count}
+    counts = (figures.counts(_ITEMS | _TROUBLES) | more).items()
     logger.info(
         "%s: %s", figures.nouns.capitalize(), ", ".join(f"{count} {word}" for word, count in counts)
     )
@@ -150,6 +153,6 @@ def table(figures: Figures) -> str:
         rows += [("own share", "")]
     rows += [("speed", f"{figures.speed:.0f} {figures.nouns}/s, {requests} requests")]
     rows += [(word, f"{count:6}") for word, count in figures.counts(_ITEMS).items()]
-    troubles = figures.counts(_TROUBLES | _MORE_TROUBLES).items()
+    troubles = figures.counts(_TROUBLES | _MORE).items()
     rows += [(word, f"{count:6}") for word, count in troubles if count]
     return "".join(f"{word:<10} {text}".rstrip() + "\n" for word, text in rows)

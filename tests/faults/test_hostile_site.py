@@ -272,7 +272,7 @@ def test_whatever_a_book_holds_is_stored_and_reads_back_equal(
         document = Document.from_item(vars(book), schema_of(Book))
     except Rejected:
         pytest.fail("from_api lets nothing through that BSON refuses")
-    update = as_new(document, Moment(now(), "a crawl", is_listed=True))
+    update = as_new(document, Moment(now(), "a crawl", is_listed=True).as_new())
     database.books.delete_many({})
     database.books.update_one({"id": update.key}, update.change, upsert=update.upsert)
     expected = {name: value for name, value in vars(book).items() if name != "extra" or value}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spa5.engine import Stats
+from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,12 @@ class Ended:
 def scrapy(*args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A running `scrapy` command; it is killed at the end if it still runs."""
     inherited = {name: value for name, value in os.environ.items() if name not in OWN}
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "scrapy", *args],
+    start: type[subprocess.Popen[str]] = Warm
+    command = ["scrapy", *args]
+    if any(name.startswith("PYTHON") for name in environment):  # what Python reads as it starts
+        start, command = subprocess.Popen, [sys.executable, "-W", "error", "-m", *command]
+    process = start(
+        command,
         cwd=ROOT,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,
@@ -102,4 +107,5 @@ OWN = {
         "DRIFT_SHARE",
     ),
     *("SITE_USER", "SITE_PASSWORD", "REDIS_URL", "CRAWL_ID", "LOG_LEVEL", "TEST_STATS_FILE"),
+    "NOTIFY_URLS",
 }

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import threading
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 import pyte
 
 from tests.helpers.crawls import OWN, ROOT
+from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +35,7 @@ class Terminal:
 
     LINES = 400
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], master: int, name: str, columns: int
-    ) -> None:
+    def __init__(self, process: Warm, master: int, name: str, columns: int) -> None:
         self.process = process
         self.bars_seen: list[re.Match[str]] = []  # all that were drawn, however late it is read
         self.most_bars = 0  # at a time
@@ -81,7 +78,7 @@ class Terminal:
     def resize(self, columns: int) -> None:
         """Change the width, and fold the lines that are longer, as today's terminals do."""
         self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        self.process.wait_for_stop()
         self._read_all_it_wrote()
         rows, cursor = self.rows, self.screen.cursor
         before, behind = rows[: cursor.y], rows[cursor.y :]
@@ -140,16 +137,14 @@ class Terminal:
 
 @contextmanager
 def scrapy_on_terminal(*args: str, columns: int = 80, **environment: str) -> Iterator[Terminal]:
-    inherited = {name: value for name, value in os.environ.items() if name not in OWN}
+    others = OWN | {"COLUMNS", "LINES"}  # of the terminal in which the tests run
+    inherited = {name: value for name, value in os.environ.items() if name not in others}
     ours = {"PROGRESS_ENABLED": "True", "TERM": "xterm"}
     master, slave = os.openpty()
     name = os.ttyname(slave)
     _set_size(slave, columns)
-    # Opened by its name it becomes the terminal whose Ctrl-C ends the process.
-    command = ["sh", "-c", 'exec "$@" <"$0"', name]
-    command += [sys.executable, "-W", "error", "-m", "scrapy", *args]
-    with subprocess.Popen(
-        command,
+    with Warm(
+        ["scrapy", *args],
         cwd=ROOT,
         env=inherited | ours | environment,
         stdin=slave,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.helpers.warm import Warm
 from tests.standin.books import Books
 from tests.standin.movies import Movies
 from tests.standin.products import Products
@@ -61,12 +61,12 @@ def running_site(
     kind: str = "books",
 ) -> Iterator[RunningSite]:
     """Serve so many items of a kind for the length of a `with` block."""
-    command = [sys.executable, "-m", "tests.standin", "--port=0", "--until-stdin-closes"]
+    command = ["tests.standin", "--port=0", "--until-stdin-closes"]
     command += [f"--{kind}={items}", f"--seed={seed}", f"--latency={latency}"]
     command += [] if cap is None else [f"--cap={cap}"]
     command += ["--prerender"] if prerender else []
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+    with Warm(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
         try:
             url = process.stdout.readline().strip() if process.stdout else ""
             if not url:
