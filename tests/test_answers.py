@@ -111,3 +111,9 @@ def test_what_the_site_sends_can_not_shape_a_line_of_the_log() -> None:
     moved = Response("http://x/", status=301, headers={"Location": "https://x/\x1b"})
     assert reason(HttpError(moved)) == r"status 301, to https://x/\x1b"
     assert len(reason(ValueError("long " * 100))) == 200
+
+
+@pytest.mark.parametrize("count", [-1, "230", None, 1.5, True, [], {"$gt": 1}])
+def test_a_count_that_is_none_is_not_known(count: Any) -> None:
+    body = json.dumps({"count": count, "results": []}).encode()
+    assert API.index(JsonResponse("http://x/api/book/", body=body), {}).count is None

@@ -278,7 +278,7 @@ def test_books_that_slip_through_when_others_are_removed_are_found(
     assert sorted(database.stored()) == sorted(ids)
 
 
-@pytest.mark.parametrize("count", [-1, "230", None, 0, 5, 10**12, 1.5, [], {"$gt": 1}])
+@pytest.mark.parametrize("count", ["230", 5, 10**12])  # for others see test_answers.py
 def test_a_wrong_count_ends_and_is_said(site: Site, database: Database, count: Any) -> None:
     site.control(count=count)
     crawl = database.crawl(site.url)

@@ -186,15 +186,13 @@ def test_deep_huge_and_odd_json_stops_nothing(site: Site, database: Database) ->
 def test_huge_bodies_and_decompression_bombs_do_not_fill_the_memory(
     site: Site, database: Database
 ) -> None:
-    bomb = base64.b64encode(gzip.compress(b'{"id": "' + b"1" * (400 << 20), 9)).decode()
-    huge = base64.b64encode(b" " * (200 << 20)).decode()
+    bomb = base64.b64encode(gzip.compress(b'{"id": "' + b"1" * (400 << 20), 1)).decode()
     one, other = site.catalogue.ids[:2]
     gzipped = {"Content-Encoding": "gzip"}
     site.control(override={f"/api/book/{one}/": {"body_base64": bomb, "headers": gzipped}})
-    site.control(override={f"/api/book/{other}/": {"body_base64": huge}})
-    robots = {"body_base64": base64.b64encode(b"#" * (50 << 20)).decode()}
-    site.control(override={"/robots.txt": robots})
-    patient = ("-s", "DOWNLOAD_TIMEOUT=600")  # the site decodes 200 MB, and answers nothing else
+    site.control(override={f"/api/book/{other}/": {"body": " " * (200 << 20)}})
+    site.control(override={"/robots.txt": {"body": "#" * (50 << 20)}})
+    patient = ("-s", "DOWNLOAD_TIMEOUT=600")  # the site encodes 200 MB, and answers nothing else
     crawl = database.crawl(site.url, *patient, "-s", "RETRY_TIMES=0", MAX_SWEEPS="1")
     assert sorted(database.stored()) == sorted(set(site.catalogue.ids) - {one, other})
     assert crawl.stats["peak_memory_bytes"] < 300 << 20

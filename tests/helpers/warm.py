@@ -2,6 +2,7 @@
 
 A template that has imported libraries, but nothing of this project, forks a process for each
 command. Like any other it has a pid, streams, an environment, an exit code, and Python's own end.
+What Python reads as it starts (PYTHON…, LANG) is the template's: for another one start it anew.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import atexit
 import fcntl
 import functools
+import gc
 import importlib
 import json
 import os
 import runpy
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -94,6 +97,7 @@ template = functools.cache(Template)
 
 def serve(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork when asked to; returns in each new process what it shall become."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which ends this
     while True:
         message, fds, *_ = socket.recv_fds(server, 1 << 20, 3)
         if not message:
@@ -102,6 +106,7 @@ def serve(server: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if "wait_for" in request:
             answer = os.waitpid(request["wait_for"], request["flags"])[1]
         elif not (answer := os.fork()):
+            signal.signal(signal.SIGINT, handler)
             return request, fds
         for fd in fds:
             os.close(fd)
@@ -133,6 +138,7 @@ def become(request: dict[str, Any], fds: list[int]) -> None:
 if __name__ == "__main__":
     for library in LIBRARIES.split():
         importlib.import_module(library)
+    gc.freeze()  # a collection would copy the pages of all that it looks at
     with socket.socket(fileno=int(sys.argv[1])) as server:
         begun = serve(server)
     become(*begun)

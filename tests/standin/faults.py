@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import socket
@@ -51,7 +52,9 @@ class Override:
 
 @dataclass
 class Faults:
-    """Which API answers fail, and how: a share of all, or the `first` ones of each address."""
+    """Which API answers fail: a share of all, in ways that the seed picks, or the `first` ones of
+    each address, in each way in turn.
+    """
 
     share: float = 0.3
     kinds: list[str] = field(default_factory=FAULTS.split)
@@ -68,6 +71,7 @@ class Faults:
         self._pattern = re.compile(self.paths)
         self._random = Random(self.seed)
         self._asked: Counter[str] = Counter()
+        self._turns = itertools.cycle(self.kinds)
 
     def pick(self, target: str) -> str | None:
         """The kind of fault that a request for this path and query meets, or None."""
@@ -77,7 +81,7 @@ class Faults:
             fails = self._random.random() < self.share
         else:
             self._asked[target] += 1
-            fails = self._asked[target] <= self.first
+            return next(self._turns) if self._asked[target] <= self.first else None
         return self._random.choice(self.kinds) if fails else None
 
     async def fail(self, kind: str, request: web.BaseRequest) -> web.Response:
