@@ -199,16 +199,16 @@ class Sweeps(_ForCatalogues):
         judge = Judge(pipeline.store, pipeline.ledger, spider, self.drift_share)
         try:
             verdict = await judge.verdict(walks)
+            if verdict.may_find_more and not is_last:
+                sweep = self.stats.get_value("catalogue/sweeps")
+                logger.info("Sweep %d: %s. Walking again", sweep, verdict.line)
+                return None
+            if not spider.outcomes.crew:
+                self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
+            await judge.conclude(walks, verdict)
         except StoreError as error:
             pipeline.give_up(error)
             raise CloseSpider("mongo_unavailable") from None
-        if verdict.may_find_more and not is_last:
-            sweep = self.stats.get_value("catalogue/sweeps")
-            logger.info("Sweep %d: %s. Walking again", sweep, verdict.line)
-            return None
-        if not spider.outcomes.crew:
-            self.stats.set_value("catalogue/vanished", spider.outcomes.listing.gone)
-        await judge.conclude(walks, verdict)
         if verdict.reason == "finished" and spider.arguments.is_whole:
             for name, count in (("unlisted", judge.others), ("delisted", judge.delisted)):
                 if count:

@@ -121,6 +121,18 @@ def test_a_connection_that_breaks_in_the_middle_of_a_message_costs_a_retry_and_n
     assert_is_back(crawl, most_outages=times)  # a page's query may succeed between two failures
 
 
+def test_a_crawl_that_loses_mongodb_for_good_after_its_last_book_says_so(
+    site: Site, server: Mongod, database: Database
+) -> None:
+    """It has counted what is stored, and asks how full the fields are."""
+    breaks = partial(server.cut_off, "aggregate", database.books.full_name, passing=1)
+    crawl = crawl_and_break(database, site, breaks, "-s", "MONGO_RETRY_SECONDS=1")
+    assert (crawl.exitcode, crawl.reason) == (1, "mongo_unavailable"), crawl.log
+    assert_is_calm(crawl)
+    server.fail_no_more()
+    assert_next_run_does_the_rest(database, site)
+
+
 def test_a_write_that_was_done_and_not_confirmed_is_counted_as_what_it_was(
     site: Site, server: Mongod, database: Database
 ) -> None:
