@@ -36,7 +36,7 @@ def kept(database: Database, one: str = "1") -> list[dict[str, Any]]:
     assert stored
     own = [entry for entry in entries(database) if entry["id"] == one]
     found = [content(stored)]
-    for entry in versions(stored["changed_at"], own):
+    for entry in versions(stored, own):
         older = found[0] | entry["fields"]
         found.insert(
             0, {name: older[name] for name in older if name not in entry.get("absent", ())}
@@ -121,6 +121,16 @@ def test_versions_stay_in_order_when_a_clock_goes_back(
     crawl(database, [Book("1", name="c")], [Book("1", name="d")])
     assert names(database) == ["a", "b", "c", "d"]
     assert database.stored()["1"]["changed_at"] > before
+
+
+def test_what_the_history_has_of_a_deleted_book_is_not_mixed_with_the_one_that_came_after_it(
+    database: Database,
+) -> None:
+    crawl(database, [Book("1", name="a", isbn="A")], [Book("1", name="b", isbn="A")])
+    database.books.delete_one({"id": "1"})
+    crawl(database, [Book("1", name="c", isbn="C")], [Book("1", name="d", isbn="C")])
+    assert [(book["name"], book["isbn"]) for book in kept(database)] == [("c", "C"), ("d", "C")]
+    assert len(entries(database)) == 2
 
 
 class Interrupted(Exception):

@@ -69,7 +69,7 @@ def kept(database: Database, one: str = "1") -> list[dict[str, Any]]:
     book = database.stored()[one]
     found = [content(book)]
     own = [entry for entry in entries(database) if entry["id"] == one]
-    for entry in versions(book["changed_at"], own):
+    for entry in versions(book, own):
         older = found[0] | entry["fields"]
         gone = entry.get("absent", ())
         found.insert(0, {name: older[name] for name in older if name not in gone})

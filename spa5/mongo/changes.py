@@ -65,7 +65,7 @@ def replaced(item: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> l
     that a version lacked is left out.
     """
     steps, after = [], dict(item)
-    for entry in versions(item.get("changed_at"), entries):
+    for entry in versions(item, entries):
         absent = entry.get("absent") or ()
         both = {**after, **entry["fields"]}
         before = {name: value for name, value in both.items() if name not in absent}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -13,6 +13,7 @@ from pymongo.errors import OperationFailure
 from spa5.catalogue.fields import now
 from spa5.mongo.bulk import write_bulk
 from spa5.mongo.documents import MOST_BYTES, Rejected
+from spa5.mongo.status import status
 from spa5.mongo.store import MOST_KEYS
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _OTHER_OPTIONS = 85  # of an index that exists
 _DAY_SECONDS = 86_400
 _MOST_SECONDS = 2**31 - 1  # that MongoDB takes
-_GONE = timedelta(minutes=10)  # without a sign of life
 
 
 class History:
@@ -97,14 +97,17 @@ class History:
     async def unreal(self, keys: Iterable[Key]) -> list[Mapping[str, Any]]:
         """Return the entries of these items that lead to no version, without their values."""
         keys = [*keys]
-        stored = await self._store.get(keys, {self._store.schema.key: 1, "changed_at": 1})
+        names = (self._store.schema.key, "changed_at", "first_crawled_at")
+        stored = await self._store.get(keys, dict.fromkeys(names, 1))
         entries: dict[Key, list[Mapping[str, Any]]] = {key: [] for key in keys}
         for entry in await self._store.persist(self._entries, {"id": {"$in": keys}}):
             entries[entry["id"]].append(entry)
         left = []
-        for key, own in entries.items():
-            real = versions(stored.get(key, {}).get("changed_at"), own)
-            left += [one for one in own if one not in real]
+        for key in stored:
+            real = versions(stored[key], entries[key])
+            begins = stored[key].get("first_crawled_at")
+            later = (one for one in entries[key] if not _is_before(one, begins))
+            left += [one for one in later if one not in real]
         return left
 
     async def _entries(self, query: dict[str, Any]) -> list[dict[str, Any]]:
@@ -128,15 +131,16 @@ class History:
     async def _find_unsettled(self) -> None:
         crawls = self._store.crawls
         query = {"collection": self._store.items.name, "settled": {"$ne": True}}
-        going = [one["_id"] async for one in crawls.find(query, {"_id": 1})]
+        going = {one["_id"]: one async for one in crawls.find(query)}
         if not going:
             return
         self.unsettled = {}
-        for entry in await self._left_by(going):
+        for entry in await self._left_by([*going]):
             self.unsettled.setdefault(entry["id"], []).append(entry)
         left = {one["crawl"] for entries in self.unsettled.values() for one in entries}
-        gone = {"$not": {"$gte": now() - _GONE}}
-        settled = {"_id": {"$in": [one for one in going if one not in left]}, "alive_at": gone}
+        moment = now()
+        over = (key for key, one in going.items() if status(one, moment) != "running")
+        settled = {"_id": {"$in": [key for key in over if key not in left]}}
         await crawls.update_many(settled, {"$set": {"settled": True}})
 
     async def _left_by(self, crawls: list[Any]) -> list[Mapping[str, Any]]:
@@ -165,16 +169,26 @@ def history_of(store: Store, settings: BaseSettings) -> History | None:
     return History.from_settings(store, settings)
 
 
-def versions(changed_at: Any, entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return an item's replaced versions, newest first, given all its entries.
+def _is_before(entry: Mapping[str, Any], begins: Any) -> bool:
+    """True if an entry is of an item that somebody deleted before this one came."""
+    return isinstance(begins, datetime) and entry["from"] is not None and entry["from"] < begins
 
-    `changed_at` is the stored item's; None where it has none, or is not stored any more. An entry
-    that does not lead from a version to the next one is left out, see `History`.
+
+def versions(
+    item: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return a stored item's replaced versions, newest first, given all its entries.
+
+    An entry that does not lead from a version to the next one is left out, see `History`. So is
+    what the history has of an item under the same key that somebody deleted. Where entries are
+    missing, for another program wrote `changed_at`, those before them are still found.
     """
-    real = []
-    begins = changed_at
+    real: list[Mapping[str, Any]] = []
+    first, begins = item.get("first_crawled_at"), item.get("changed_at")
     for entry in sorted(entries, key=lambda one: one["until"], reverse=True):
-        if not isinstance(begins, datetime) or entry["until"] <= begins:
+        if not isinstance(begins, datetime) or entry["until"] > begins:
+            continue
+        if entry["until"] == begins or not _is_before(entry, first):
             real.append(entry)
             begins = entry["from"]
     return real

@@ -172,7 +172,7 @@ class Restore:
             if (item := items.get(key)) is None:
                 found.append(Back(key, None, {}, []))
                 continue
-            real = versions(item.get("changed_at"), own)
+            real = versions(item, own)
             if unless_by is None or all(entry.get("crawl") != unless_by for entry in real):
                 found.append(back(key, item, real, self.selection))
         return found
