@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from spa5.mongo.history import History, versions
 from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
 from tests.helpers.stored import content
+from tests.standin.site import running_site
 
 if TYPE_CHECKING:
     from tests.helpers.databases import Database
@@ -177,6 +179,25 @@ def note(database: Database, crawler: Crawler) -> None:
     database.books.database["crawls"].insert_one(
         {"_id": crawler.store.crawl(), "collection": "books"}
     )
+
+
+def test_the_next_crawl_fetches_what_a_killed_one_was_writing(database: Database) -> None:
+    """Though the book is stored, was fetched just now, and is listed as it is stored."""
+    with running_site(20) as site:
+        assert database.crawl(site.url).exitcode == 0
+        one = site.catalogue.ids[3]
+        changed_at = database.stored()[one]["changed_at"]
+        until = changed_at + timedelta(seconds=1)
+        left = {"_id": {"id": one, "until": until}, "id": one, "fields": {"isbn": "?"}}
+        left |= {"from": changed_at, "until": until, "crawl": "a killed one"}
+        database.books.database["books_history"].insert_one(left)
+        killed = {"_id": "a killed one", "collection": "books"}
+        database.books.database["crawls"].insert_one(killed)
+        for asked in (1, 0):
+            site.reset()
+            assert database.crawl(site.url).exitcode == 0
+            assert site.stats()["detail"] == asked
+            assert entries(database) == []
 
 
 @pytest.mark.parametrize("first", ["a", "b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -14,9 +15,15 @@ import pytest
 from bson import json_util
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
+from scrapy.settings import Settings
+from scrapy.utils.project import get_project_settings
 
+from spa5.catalogue.item import schema_of
+from spa5.items import Book
+from spa5.mongo.census import fill_rates
 from spa5.mongo.crawls import update
 from spa5.mongo.status import status
+from spa5.mongo.store import Store
 from tests.helpers.endings import answer, assert_is_finished, assert_is_incomplete
 from tests.helpers.mongods import PASSWORD
 from tests.helpers.running import crawling
@@ -214,6 +221,29 @@ def test_a_ledger_that_can_not_be_written_fails_no_crawl(site: Site, guarded: st
         with crawling(site.url, **environment) as running:
             assert_is_finished(running.end())
         assert quote_plus(PASSWORD) not in json_util.dumps(client.guarded.crawls.find_one())
+
+
+@pytest.mark.parametrize("at_once", [7, 30, 1000])
+def test_the_fill_rates_are_of_all_that_is_stored_however_it_is_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("spa5.mongo.census._AT_ONCE", at_once)
+    books = [{"id": str(n), "name": "a" * (n % 2), "tags": [1] * (n % 3)} for n in range(30)]
+    database.books.insert_many([*books, {"id": "30", "score": 0.0, "comments": []}])
+
+    async def rates() -> dict[str, float]:
+        settings = {**get_project_settings(), **database.environment}
+        store = Store(Settings(settings), "books", schema_of(Book), lambda *_: None)
+        await store.open()
+        try:
+            return await fill_rates(store)
+        finally:
+            await store.close()
+
+    found = asyncio.run(rates())
+    full = {"name": 15 / 31, "tags": 20 / 31, "score": 1 / 31}
+    assert {name: found[name] for name in found if found[name]} == pytest.approx(full)
+    assert found.keys() == schema_of(Book).names - {"extra"}
 
 
 def note(database: Database, name: str, reason: str | None = None, **known: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from spa5.catalogue.fields import now
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from spa5.catalogue.item import Key
     from spa5.mongo.store import Store
+
+_AT_ONCE = 50_000  # items
 
 
 async def delist(store: Store, is_listed: Callable[[Key], bool], crawls: set[Any]) -> int:
@@ -54,17 +57,29 @@ async def _mark(store: Store, crawl: Any, keys: list[Key]) -> int:
 
 async def fill_rates(store: Store) -> dict[str, float]:
     """Return which share of the stored items has something in a field, for each field."""
-    return await store.persist(_fill_rates, store)
-
-
-async def _fill_rates(store: Store) -> dict[str, float]:
     names = sorted(store.schema.names - {"extra"})
+    last: Key = "" if store.schema.kind.type is str else -1  # every key is above it
+    total: Counter[str] = Counter()
+    found: dict[str, Any] = {"_count": _AT_ONCE}
+    while found.get("_count") == _AT_ONCE:
+        found = await store.persist(_fill, store, names, last)
+        last = found.pop("last", last)
+        total.update(found)
+    return {name: total[name] / total["_count"] for name in names} if total else {}
+
+
+async def _fill(store: Store, names: list[str], last: Key) -> dict[str, Any]:
+    """Count the fields that hold something, in the items that follow one in the order of keys.
+
+    A few at a time: MongoDB takes 13 µs an item, and one answer must not take too long.
+    """
+    key = store.schema.key
     empty: list[Any] = [None, "", [], {}]
-    full = {
-        name: {"$sum": {"$cond": [{"$in": [{"$ifNull": [f"${name}", None]}, empty]}, 0, 1]}}
-        for name in names
-    }
-    group: dict[str, Any] = {"_id": None, "count": {"$sum": 1}, **full}
-    async for found in store.items.aggregate([{"$group": group}]):
-        return {name: found[name] / found["count"] for name in names}
+    holds = {name: {"$not": {"$in": [{"$ifNull": [f"${name}", None]}, empty]}} for name in names}
+    group: dict[str, Any] = {name: {"$sum": {"$toInt": holds[name]}} for name in names}
+    group |= {"_id": None, "_count": {"$sum": 1}, "last": {"$max": f"${key}"}}
+    above: dict[str, Any] = {"$match": {key: {"$gt": last}}}
+    stages = [above, {"$sort": {key: 1}}, {"$limit": _AT_ONCE}, {"$group": group}]
+    async for found in store.items.aggregate(stages, hint=store.index):
+        return {name: found[name] for name in found if name != "_id"}
     return {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
 from spa5.mongo.census import delist, fill_rates
 from spa5.mongo.crawls import MOST_UNRESOLVED
+from spa5.mongo.errors import StoreError
 from spa5.mongo.store import MOST_KEYS
 
 if TYPE_CHECKING:
@@ -83,8 +84,12 @@ class Judge:
             {"id": one, "outcome": outcome, "reason": why[:200]}
             for one, (outcome, why) in listing.first_unresolved(MOST_UNRESOLVED)
         ]
-        ledger.whole = {"unresolved": left, "fill": await fill_rates(self._store)}
+        ledger.whole = {"unresolved": left}
         ledger.has_verdict = True
+        try:
+            ledger.whole["fill"] = await fill_rates(self._store)
+        except StoreError as error:  # the verdict stands
+            logger.warning("How full the fields are is not known: %s", error)
 
     async def _last_complete(self) -> int | None:
         """Return how many items the last such crawl found; None if there was none."""

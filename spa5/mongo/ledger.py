@@ -158,11 +158,10 @@ class Ledger:
         return own | {"errors": self._log.errors, "returned": self.returned[: MOST["returned"]]}
 
     async def _read_earlier(self) -> None:
-        crawls, moment, own = self._store.crawls, now(), self._catalogue()
-        ended = crawls.find(own | {"ended": {"$ne": None}}, {"_id": 1})
-        others = crawls.find(own | {"ended": None})
-        killed = {one["_id"] async for one in others if status(one, moment) != "running"}
-        self.earlier = killed | {one["_id"] async for one in ended}
+        workers = {"$cond": [{"$gt": ["$ended", None]}, "$$REMOVE", "$workers"]}
+        names = {"ended": 1, "alive_at": 1, "workers": workers}
+        crawls, moment = self._store.crawls.find(self._catalogue(), names), now()
+        self.earlier = {one["_id"] async for one in crawls if status(one, moment) != "running"}
 
     async def _read_recent(self) -> None:
         spider = {"spider": self._catalogue()["spider"]}

@@ -121,15 +121,27 @@ def test_a_connection_that_breaks_in_the_middle_of_a_message_costs_a_retry_and_n
     assert_is_back(crawl, most_outages=times)  # a page's query may succeed between two failures
 
 
-def test_a_crawl_that_loses_mongodb_for_good_after_its_last_book_says_so(
-    site: Site, server: Mongod, database: Database
+@pytest.mark.parametrize(
+    ("command", "passing", "ends"),
+    [("distinct", 0, (1, "mongo_unavailable")), ("aggregate", 1, (0, "finished"))],
+    ids=["marks what is gone", "asks how full the fields are"],
+)
+def test_a_crawl_that_loses_mongodb_for_good_after_its_verdict_says_so(
+    site: Site,
+    server: Mongod,
+    database: Database,
+    command: str,
+    passing: int,
+    ends: tuple[int, str],
 ) -> None:
-    """It has counted what is stored, and asks how full the fields are."""
-    breaks = partial(server.cut_off, "aggregate", database.books.full_name, passing=1)
+    """A mark that is missing would be wrong for good; what the ledger lacks fails no crawl."""
+    database.books.insert_one({"id": "7", "crawl": "another"})
+    breaks = partial(server.cut_off, command, database.books.full_name, passing=passing)
     crawl = crawl_and_break(database, site, breaks, "-s", "MONGO_RETRY_SECONDS=1")
-    assert (crawl.exitcode, crawl.reason) == (1, "mongo_unavailable"), crawl.log
+    assert (crawl.exitcode, crawl.reason) == ends, crawl.log
     assert_is_calm(crawl)
     server.fail_no_more()
+    database.books.delete_one({"id": "7"})
     assert_next_run_does_the_rest(database, site)
 
 
