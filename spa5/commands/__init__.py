@@ -96,13 +96,16 @@ class LooksUp(_Base):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     async def _look(self, args: list[str], opts: argparse.Namespace) -> int:
-        from spa5.catalogue.item import schema_of  # other commands need not wait for all this
+        # Other commands need not wait for all this.
+        from spa5.catalogue.arguments import check_settings
+        from spa5.catalogue.item import schema_of
         from spa5.catalogue.project import spider_named
         from spa5.mongo.directory import data_dir, is_used
         from spa5.mongo.store import Store
 
         assert self.settings is not None
         configure_logging(self.settings)
+        check_settings(self.settings)
         spider = spider_named(self.settings, opts.spider)
         schema = schema_of(spider.item_class)
         store = Store(self.settings, spider.name, schema, lambda *_: None)

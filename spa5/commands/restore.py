@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from spa5.catalogue.arguments import check_number, keys, positive
+from spa5.catalogue.arguments import keys, positive
 from spa5.catalogue.text import brief
 from spa5.commands import LooksUp
 
@@ -51,7 +51,6 @@ class Command(LooksUp, ScrapyCommand):
     def check(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.mongo.span import parse_since
 
-        assert self.settings is not None
         if args:
             raise UsageError(f"{brief(args[0])} is unknown; for one item use --id")
         if (opts.crawl is None) == (opts.since is None):
@@ -59,8 +58,6 @@ class Command(LooksUp, ScrapyCommand):
         opts.limit = positive("--limit", opts.limit)
         opts.since = None if opts.since is None else parse_since(opts.since)
         opts.field = [name.strip() for names in opts.field for name in names.split(",")]
-        if (days := self.settings["HISTORY_KEEP_DAYS"]) is not None:
-            check_number("HISTORY_KEEP_DAYS", days)
         self.read_only = not opts.yes
 
     async def look(
