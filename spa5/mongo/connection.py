@@ -37,6 +37,9 @@ _OPTIONS: dict[str, Any] = {  # unless MONGO_URI has them
     "serverSelectionTimeoutMS": 5_000,
     "connectTimeoutMS": 5_000,
     "socketTimeoutMS": 30_000,
+    # `Retry` repeats writes, which may be done twice. After a handshake that failed, PyMongo 4.20's
+    # own repetition asks a single server for what only replica sets have.
+    "retryWrites": False,
 }
 _OLDEST = (5, 0)  # the first that takes field names with dots and dollars in `extra`
 _CONFIRM_MILLISECONDS = 20_000  # then it is said that members are down, and not that none answers
