@@ -172,6 +172,18 @@ def index(site: Site, without: set[str]) -> str:
     return json.dumps({"count": len(entries), "results": entries})
 
 
+def test_a_crawl_of_some_pages_does_not_make_a_shrunken_catalogue_look_right(
+    site: Site, database: Database
+) -> None:
+    assert_is_finished(database.crawl(site.url))
+    some = database.crawl(site.url, "-a", "pages=1", "-a", "page_size=10")
+    assert (some.exitcode, crawls(database)[-1]["counts"]["listed"]) == (0, 10)
+    site.control(remove=site.catalogue.ids[20:])
+    crawl = database.crawl(site.url)
+    assert (crawl.exitcode, crawl.reason) == (1, "drift"), crawl.log
+    assert f"the last complete crawl found {BOOKS}" in crawl.log
+
+
 def test_what_an_incomplete_crawl_did_not_meet_is_not_marked(
     site: Site, database: Database
 ) -> None:
