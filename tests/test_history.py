@@ -14,10 +14,10 @@ from scrapy.utils.project import get_project_settings
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
 from spa5.mongo.documents import Document, Rejected
-from spa5.mongo.history import History, versions
+from spa5.mongo.history import History
 from spa5.mongo.store import Store
 from spa5.mongo.writer import Writer
-from tests.helpers.stored import content
+from tests.helpers.lookups import entries, kept
 from tests.standin.site import running_site
 
 if TYPE_CHECKING:
@@ -25,25 +25,6 @@ if TYPE_CHECKING:
 
 BOOK = schema_of(Book)
 AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-
-
-def entries(database: Database) -> list[dict[str, Any]]:
-    history = database.books.database.get_collection("books_history", codec_options=AWARE)
-    return list(history.find(sort=[("until", 1)]))
-
-
-def kept(database: Database, one: str = "1") -> list[dict[str, Any]]:
-    """The versions of a book, oldest first, put together from the history and the collection."""
-    stored = database.books.find_one({"id": one})
-    assert stored
-    own = [entry for entry in entries(database) if entry["id"] == one]
-    found = [content(stored)]
-    for entry in versions(stored, own):
-        older = found[0] | entry["fields"]
-        found.insert(
-            0, {name: older[name] for name in older if name not in entry.get("absent", ())}
-        )
-    return found
 
 
 def names(database: Database, one: str = "1") -> list[Any]:
@@ -119,7 +100,7 @@ def test_versions_stay_in_order_when_a_clock_goes_back(
 ) -> None:
     crawl(database, [Book("1", name="a")], [Book("1", name="b")])
     before = database.stored()["1"]["changed_at"]
-    monkeypatch.setattr("spa5.mongo.plan.now", lambda: before.replace(year=2001))
+    monkeypatch.setattr("spa5.mongo.store.now", lambda: before.replace(year=2001))
     crawl(database, [Book("1", name="c")], [Book("1", name="d")])
     assert names(database) == ["a", "b", "c", "d"]
     assert database.stored()["1"]["changed_at"] > before

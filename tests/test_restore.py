@@ -15,13 +15,21 @@ from bson.raw_bson import RawBSONDocument
 from scrapy.exceptions import UsageError
 
 from spa5.commands.restore import Command
-from spa5.mongo.history import versions
 from spa5.mongo.writer import Writer
 from spa5.spiders.books import BooksSpider
 from spa5.spiders.movies import MoviesSpider
 from tests.helpers.crawls import MOST_SECONDS, run, scrapy
 from tests.helpers.endings import assert_is_finished
-from tests.helpers.lookups import CRAWL, add_crawl, add_item, add_version, look, minute
+from tests.helpers.lookups import (
+    CRAWL,
+    add_crawl,
+    add_item,
+    add_version,
+    entries,
+    kept,
+    look,
+    minute,
+)
 from tests.helpers.stored import BOOKKEEPING, content
 from tests.standin.site import running_site
 
@@ -57,23 +65,6 @@ def raw(database: Database) -> dict[str, list[tuple[str, bytes]]]:
         ]
         for book in books
     }
-
-
-def entries(database: Database) -> list[dict[str, Any]]:
-    history = database.books.database.get_collection("books_history", codec_options=AWARE)
-    return list(history.find())
-
-
-def kept(database: Database, one: str = "1") -> list[dict[str, Any]]:
-    """The versions of a book, oldest first, put together from the history and the collection."""
-    book = database.stored()[one]
-    found = [content(book)]
-    own = [entry for entry in entries(database) if entry["id"] == one]
-    for entry in versions(book, own):
-        older = found[0] | entry["fields"]
-        gone = entry.get("absent", ())
-        found.insert(0, {name: older[name] for name in older if name not in gone})
-    return found
 
 
 def notes(database: Database) -> list[dict[str, Any]]:
@@ -269,7 +260,7 @@ def test_however_many_items_there_are_each_is_put_back_once(
     stored: Stored, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spa5.mongo.restore._AT_ONCE", 2)
-    monkeypatch.setattr("spa5.mongo.restore.MOST_KEYS", 2)
+    monkeypatch.setattr("spa5.mongo.store.MOST_KEYS", 2)
     for one in "12345":
         first = 10 * int(one)
         add_item(stored, id=one, name="c", changed_at=minute(first + 2))

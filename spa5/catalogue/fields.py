@@ -170,11 +170,6 @@ def now() -> datetime:
     return to_milliseconds(datetime.now(timezone.utc))
 
 
-def crawl_id(began: datetime, number: str) -> str:
-    """Name a crawl for people and for `crawls`: by its begin, and by digits of a random number."""
-    return f"{began.astimezone(timezone.utc):%Y%m%d-%H%M%S}-{number[:6]}"
-
-
 def is_empty(value: Any) -> bool:
     """True for null, blank text, and a list or an object without anything else in it."""
     if isinstance(value, str):

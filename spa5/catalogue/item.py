@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     Key: TypeAlias = int | str
 
 
-# The names of what is stored beside an item's fields, see README, "The stored record".
-BOOKKEEPING = (
-    *("first_crawled_at", "crawled_at", "changed_at", "listed_at", "delisted_at", "crawl"),
-)
+# What is stored beside an item's fields: dates, and the crawl that listed it last.
+DATES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at", "delisted_at")
+BOOKKEEPING = (*DATES, "crawl")
 
 
 class InvalidItem(ValueError):

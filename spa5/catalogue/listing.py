@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from spa5.catalogue.walk import Walk, same_entries
@@ -114,9 +113,6 @@ class Listing:
     def unresolved(self) -> dict[Key, tuple[str, str]]:
         """The outcome and the reason of each unresolved id."""
         return {self._id(key): why for key, why in self._reasons.items()}
-
-    def first_unresolved(self, most: int) -> list[tuple[Key, tuple[str, str]]]:
-        return [(self._id(key), why) for key, why in islice(self._reasons.items(), most)]
 
     def _id(self, key: int | str) -> Key:
         return key if self._is_number else str(key)

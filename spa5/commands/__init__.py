@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scrapy.exceptions import UsageError
 from scrapy.utils.log import configure_logging
 
-from spa5.catalogue.text import Trouble, plain, show_plainly
+from spa5.catalogue.text import Trouble, brief, plain, show_plainly
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scrapy.commands import ScrapyCommand
     from scrapy.crawler import Crawler
 
+    from spa5.catalogue.item import Schema
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.mongo.store import Store
 
@@ -77,7 +78,7 @@ class LooksUp(_Base):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+        add_spider(parser)
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -119,6 +120,27 @@ class LooksUp(_Base):
             return await self.look(store, spider, args, opts)
         finally:
             await store.close()
+
+
+def add_spider(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+
+
+def add_span(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name changes: of a crawl, or since a moment."""
+    parser.add_argument("--crawl", metavar="ID", help="this crawl; its id may be cut short")
+    parser.add_argument("--since", metavar="WHEN", help="all since 7d, 12h, or 2026-11-20")
+
+
+def add_limit(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--limit", metavar="N", default=20, help=f"most {what}; 20")
+
+
+def check_field(name: str, schema: Schema) -> None:
+    """Refuse the name of a field that items do not have."""
+    if name not in schema.names:
+        fields = ", ".join(sorted(schema.names))
+        raise UsageError(f"--field: a {schema.noun} has no {brief(name)}, but {fields}")
 
 
 def run_spider(

@@ -9,12 +9,11 @@ from scrapy.exceptions import UsageError
 
 from spa5.catalogue.arguments import positive
 from spa5.catalogue.text import brief
-from spa5.commands import LooksUp
+from spa5.commands import LooksUp, add_limit, add_span, check_field
 
 if TYPE_CHECKING:
     import argparse
 
-    from spa5.catalogue.item import Schema
     from spa5.catalogue.spider import CatalogueSpider
     from spa5.mongo.changes import Span
     from spa5.mongo.store import Store
@@ -33,12 +32,9 @@ class Command(LooksUp, ScrapyCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--crawl", metavar="ID", help="this crawl; its id may be cut short")
-        parser.add_argument("--since", metavar="WHEN", help="all since 7d, 12h, or 2026-11-20")
+        add_span(parser)
         parser.add_argument("--field", metavar="NAME", help="only changes of this field")
-        parser.add_argument(
-            "--limit", metavar="N", default=20, help="most items of a kind in a table; 20"
-        )
+        add_limit(parser, "items of a kind in a table")
 
     def check(self, args: list[str], opts: argparse.Namespace) -> None:
         from spa5.mongo.span import parse_since
@@ -57,7 +53,8 @@ class Command(LooksUp, ScrapyCommand):
         from spa5.screen.changes import print_changes
         from spa5.screen.output import print_json
 
-        _check_field(opts.field, store.schema)
+        if opts.field is not None:
+            check_field(opts.field, store.schema)
         span = await _span(store, spider, opts)
         found = changes(store, span, opts.field)
         if not opts.json:
@@ -66,13 +63,6 @@ class Command(LooksUp, ScrapyCommand):
         async for change in found:
             print_json([change])
         return 0
-
-
-def _check_field(name: str | None, schema: Schema) -> None:
-    if name is not None and name not in schema.names:
-        raise UsageError(
-            f"--field: a {schema.noun} has no {name!r}, but {', '.join(sorted(schema.names))}"
-        )
 
 
 async def _span(store: Store, spider: type[CatalogueSpider], opts: argparse.Namespace) -> Span:

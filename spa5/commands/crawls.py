@@ -40,12 +40,13 @@ class Command(LooksUp, ScrapyCommand):
         self, store: Store, spider: type[CatalogueSpider], args: list[str], opts: argparse.Namespace
     ) -> int:
         from spa5.catalogue.fields import now
+        from spa5.mongo.crawls import newest_first
         from spa5.screen import crawls
 
         moment, last = now(), list[dict[str, Any]]()
         is_complete: bool | None = None
         with store.connection.explained():
-            async for crawl in crawls.newest_first(store, spider.name):
+            async for crawl in newest_first(store, spider.name):
                 if len(last) < opts.last:
                     last.append(crawl)
                 elif is_complete is not None:

@@ -8,7 +8,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from spa5.catalogue.project import spider_named
-from spa5.commands import OnlyLooks, refuse, run_crawl
+from spa5.commands import OnlyLooks, add_spider, refuse, run_crawl
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ class Command(OnlyLooks, ScrapyCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+        add_spider(parser)
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         assert self.settings is not None

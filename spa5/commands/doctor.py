@@ -14,6 +14,7 @@ from scrapy.exceptions import UsageError
 from scrapy.utils.log import configure_logging
 
 from spa5.catalogue.text import plain
+from spa5.commands import add_spider
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +37,7 @@ class Command(ScrapyCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+        add_spider(parser)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         if args:

@@ -14,7 +14,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from spa5.catalogue.text import brief, plain
-from spa5.commands import LooksUp
+from spa5.commands import LooksUp, add_spider
 from spa5.screen.outfile import STDOUT, opened
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Command(LooksUp, ScrapyCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         ScrapyCommand.add_options(self, parser)  # the file's ending says what others say by --json
-        parser.add_argument("--spider", help="the catalogue; the project's first one by name")
+        add_spider(parser)
         parser.add_argument(
             "-o",
             "--output",

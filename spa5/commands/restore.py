@@ -10,7 +10,7 @@ from scrapy.exceptions import UsageError
 
 from spa5.catalogue.arguments import keys, positive
 from spa5.catalogue.text import brief
-from spa5.commands import LooksUp
+from spa5.commands import LooksUp, add_limit, add_span, check_field
 
 if TYPE_CHECKING:
     import argparse
@@ -41,11 +41,10 @@ class Command(LooksUp, ScrapyCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         several: dict[str, Any] = {"action": "append", "default": []}
-        parser.add_argument("--crawl", metavar="ID", help="this crawl; its id may be cut short")
-        parser.add_argument("--since", metavar="WHEN", help="all since 7d, 12h, or 2026-11-20")
+        add_span(parser)
         parser.add_argument("--field", metavar="NAME,…", help="only these fields", **several)
         parser.add_argument("--id", metavar="ID,…", help="only these items; or @FILE", **several)
-        parser.add_argument("--limit", metavar="N", default=20, help="most items in a table; 20")
+        add_limit(parser, "items in a table")
         parser.add_argument("--yes", action="store_true", help="do it, and do not only show it")
 
     def check(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -89,9 +88,7 @@ async def _selection(
 
     schema = store.schema
     for name in opts.field:
-        if name not in schema.names:
-            fields = ", ".join(sorted(schema.names))
-            raise UsageError(f"--field: a {schema.noun} has no {brief(name)}, but {fields}")
+        check_field(name, schema)
     chosen = frozenset(opts.field), keys(opts.id, schema.kind) if opts.id else None
     if opts.since is not None:
         return Selection(None, opts.since, *chosen), None

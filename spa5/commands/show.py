@@ -11,7 +11,7 @@ from scrapy.exceptions import UsageError
 
 from spa5.catalogue.arguments import keys, positive
 from spa5.catalogue.text import Trouble, brief, plain, spellable
-from spa5.commands import LooksUp
+from spa5.commands import LooksUp, add_limit
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +39,7 @@ class Command(LooksUp, ScrapyCommand):
         super().add_options(parser)
         parser.add_argument("--find", metavar="TEXT", help="items whose names hold this text")
         parser.add_argument("--history", action="store_true", help="with the versions they had")
-        parser.add_argument("--limit", metavar="N", default=20, help="most items found; 20")
+        add_limit(parser, "items found")
 
     def check(self, args: list[str], opts: argparse.Namespace) -> None:
         if bool(args) == (opts.find is not None):
@@ -62,10 +62,10 @@ class Command(LooksUp, ScrapyCommand):
 async def _show(store: Store, asked: list[Key], opts: argparse.Namespace) -> int:
     """Show these items; return the exit code."""
     from spa5.mongo.changes import MOST_READ
+    from spa5.mongo.store import batches
 
     missing = False
-    for start in range(0, len(asked), MOST_READ):
-        some = asked[start : start + MOST_READ]
+    for some in batches(asked, MOST_READ):
         stored = await store.get(some)
         await _print(store, [stored[key] for key in some if key in stored], opts)
         for key in some:
@@ -108,7 +108,8 @@ async def _say_how_many_more(store: Store, query: dict[str, Any], most: int) -> 
 
 
 async def _print(store: Store, items: list[dict[str, Any]], opts: argparse.Namespace) -> None:
-    from spa5.mongo.changes import entries_of, replaced
+    from spa5.mongo.changes import replaced
+    from spa5.mongo.history import entries_of
     from spa5.screen.output import print_json
     from spa5.screen.show import print_item, print_versions
 

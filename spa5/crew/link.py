@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from spa5.catalogue.fields import crawl_id, now
+from spa5.catalogue.fields import now
 from spa5.crew import scripts, wire
 from spa5.crew.server import RedisUnavailable, client, explain, place
+from spa5.mongo.crawls import crawl_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

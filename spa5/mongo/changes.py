@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spa5.mongo.history import versions
+from spa5.mongo.history import entries_of, versions
 from spa5.mongo.status import BEAT_SECONDS
+from spa5.mongo.store import batches
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -80,18 +80,6 @@ def replaced(item: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> l
     return steps
 
 
-async def entries_of(
-    store: Store, keys: Iterable[Key], **query: Any
-) -> dict[Key, list[dict[str, Any]]]:
-    """Return the entries that the history has of these items, by key."""
-    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
-    entries = store.history.find({"id": {"$in": list(keys)}, **query})
-    async for chunk in chunks(store, entries):
-        for entry in chunk:
-            found[entry["id"]].append(entry)
-    return found
-
-
 async def chunks(
     store: Store, cursor: AsyncIOMotorCursor[dict[str, Any]]
 ) -> AsyncIterator[list[dict[str, Any]]]:
@@ -124,7 +112,7 @@ async def _changed(store: Store, span: Span, field: str | None) -> AsyncIterator
         # An entry is written before its item: what this finds has all its entries by now.
         items = await store.get({entry["id"] for entry in chunk}, projection)
         oldest = min(entry["until"] for entry in chunk)
-        entries = await entries_of(store, items, until={"$gte": oldest})
+        entries = await entries_of(store, items, {"until": {"$gte": oldest}})
         asked = {(entry["id"], entry["until"]) for entry in chunk}
         for key, item in items.items():
             for step in reversed(replaced(item, entries[key])):
@@ -153,8 +141,7 @@ async def _back(store: Store, span: Span) -> AsyncIterator[dict[str, Any]]:
 
 async def _named(store: Store, keys: list[Key]) -> AsyncIterator[dict[str, Any]]:
     """Yield these items with their names, as far as they are stored."""
-    for start in range(0, len(keys), MOST_READ):
-        some = keys[start : start + MOST_READ]
+    for some in batches(keys, MOST_READ):
         items = await store.get(some, dict.fromkeys(_names(store), 1))
         for key in some:
             yield items.get(key, {store.schema.key: key})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
+
+    from spa5.mongo.store import Store
 
 # A count's name, and its stat. Of a shared crawl's workers each counts its own.
 SUMMED = {
@@ -39,6 +43,26 @@ OUTAGES = ("site", "mongo", "redis")
 MOST = {"errors": 20, "returned": 10_000}
 MOST_UNRESOLVED = 10_000
 _ENDS = ("ended", "reason", "exit_code")
+
+
+def crawl_id(began: datetime, number: str) -> str:
+    """Name a crawl for people and for its `_id`: by its begin, and by digits of a random number."""
+    return f"{began.astimezone(timezone.utc):%Y%m%d-%H%M%S}-{number[:6]}"
+
+
+def counts_of(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts that the stats of one process tell."""
+    return {name: stats[stat] for name, stat in (SUMMED | LARGEST).items() if stat in stats}
+
+
+async def newest_first(
+    store: Store, spider: str | None, most: int = 0
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the documents of a spider's crawls, all or `most`. Old ones have no `began`."""
+    order = [("began", -1), ("ended", -1), ("_id", -1)]
+    found = store.crawls.find({"spider": spider}, sort=order, limit=most, allow_disk_use=True)
+    async for crawl in found:
+        yield crawl
 
 
 def update(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import bson
 
 from spa5.catalogue.fields import line, moment
+from spa5.catalogue.item import DATES
 from spa5.catalogue.text import brief
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from spa5.mongo.store import Store
 
-_TIMES = ("first_crawled_at", "crawled_at", "changed_at", "listed_at", "delisted_at")
 _PAGE = 500  # documents; MongoDB ends a page at 16 MB, too
 
 
@@ -107,7 +107,7 @@ class Reader:
 def with_bookkeeping(item_class: type) -> type:
     """Return a class that has the fields of the item, and those that the store adds."""
     own = {one.name for one in fields(item_class)}
-    added = [(name, Any, moment()) for name in _TIMES] + [("crawl", Any, line())]
+    added = [(name, Any, moment()) for name in DATES] + [("crawl", Any, line())]
     return make_dataclass(
         item_class.__name__, [one for one in added if one[0] not in own], bases=(item_class,)
     )

@@ -14,7 +14,7 @@ from spa5.catalogue.fields import now
 from spa5.mongo.bulk import write_bulk
 from spa5.mongo.documents import MOST_BYTES, Rejected
 from spa5.mongo.status import status
-from spa5.mongo.store import MOST_KEYS
+from spa5.mongo.store import batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -99,19 +99,14 @@ class History:
         keys = [*keys]
         names = (self._store.schema.key, "changed_at", "first_crawled_at")
         stored = await self._store.get(keys, dict.fromkeys(names, 1))
-        entries: dict[Key, list[Mapping[str, Any]]] = {key: [] for key in keys}
-        for entry in await self._store.persist(self._entries, {"id": {"$in": keys}}):
-            entries[entry["id"]].append(entry)
-        left = []
+        entries = await entries_of(self._store, keys, without={"fields": 0, "absent": 0})
+        left: list[Mapping[str, Any]] = []
         for key in stored:
             real = versions(stored[key], entries[key])
             begins = stored[key].get("first_crawled_at")
             later = (one for one in entries[key] if not _is_before(one, begins))
             left += [one for one in later if one not in real]
         return left
-
-    async def _entries(self, query: dict[str, Any]) -> list[dict[str, Any]]:
-        return await self._store.history.find(query, {"fields": 0, "absent": 0}).to_list(None)
 
     async def _make_indexes(self) -> None:
         indexes = [IndexModel("id"), IndexModel("crawl")]
@@ -157,8 +152,8 @@ class History:
         ]
         found = [one["_id"] async for one in self._store.history.aggregate(stages)]
         left: list[Mapping[str, Any]] = []
-        for start in range(0, len(found), MOST_KEYS):
-            left += await self.unreal(found[start : start + MOST_KEYS])
+        for keys in batches(found):
+            left += await self.unreal(keys)
         return [one for one in left if one["crawl"] in crawls]
 
 
@@ -167,6 +162,21 @@ def history_of(store: Store, settings: BaseSettings) -> History | None:
     if not settings.getbool("HISTORY_ENABLED"):
         return None
     return History.from_settings(store, settings)
+
+
+async def entries_of(
+    store: Store,
+    keys: Iterable[Key],
+    query: Mapping[str, Any] | None = None,
+    *,
+    without: dict[str, int] | None = None,
+) -> dict[Key, list[dict[str, Any]]]:
+    """Return the entries of these items, by key; of all that are there, or those of a query."""
+    entries: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
+    asked = {"id": {"$in": [*entries]}, **(query or {})}
+    for entry in await store.persist(lambda: store.history.find(asked, without).to_list(None)):
+        entries[entry["id"]].append(entry)
+    return entries
 
 
 def _is_before(entry: Mapping[str, Any], begins: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from spa5.catalogue.listing import DRIFT, Verdict, is_drift, judge
@@ -82,7 +83,7 @@ class Judge:
             ledger.counts["missing"] = verdict.missing
         left = [
             {"id": one, "outcome": outcome, "reason": why[:200]}
-            for one, (outcome, why) in listing.first_unresolved(MOST_UNRESOLVED)
+            for one, (outcome, why) in islice(listing.unresolved.items(), MOST_UNRESOLVED)
         ]
         ledger.whole = {"unresolved": left}
         ledger.has_verdict = True
@@ -93,9 +94,8 @@ class Judge:
 
     async def _last_complete(self) -> int | None:
         """Return how many items the last such crawl found; None if there was none."""
-        spider, crawls = self._spider, self._store.crawls
-        whole = {"spider": spider.name, "site": spider.site, "whole": {"$ne": False}}
-        whole |= {"collection": self._store.connection.items_name, "reason": "finished"}
+        crawls = self._store.crawls
+        whole = self._ledger.catalogue | {"whole": {"$ne": False}, "reason": "finished"}
         youngest = [("ended", -1)]
         last = await self._store.persist(lambda: crawls.find_one(whole, sort=youngest)) or {}
         listed = last.get("counts", last).get("listed")  # before there were counts it stood alone

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import secrets
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from spa5.catalogue.fields import now
 from spa5.catalogue.outcomes import exit_code
 from spa5.catalogue.spider import catalogue_of
 from spa5.catalogue.text import plain
-from spa5.mongo.crawls import LARGEST, MOST, OUTAGES, SUMMED, update
+from spa5.mongo.crawls import MOST, OUTAGES, counts_of, newest_first, update
 from spa5.mongo.errors import StoreError, reason
-from spa5.mongo.status import BEAT_SECONDS, pid_space, status
+from spa5.mongo.status import BEAT_SECONDS, status, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -117,16 +118,17 @@ class Ledger:
             whole |= {name: ended[name] for name in ended if name != "settled"}
         elif ended.get("reason") == "finished":  # `scrapy parse` walks nothing
             whole["whole"] = False
-        change = update(self._first(), self._worker, self._own() | ended, whole)
+        change = update(self._first, self._worker, self._own() | ended, whole)
         await self._store.crawls.update_one({"_id": self._store.crawl()}, change, upsert=True)
 
+    @cached_property
     def _first(self) -> dict[str, Any]:
         """What is known of a crawl when it begins. No URI is in it, and no other secret."""
         spider, settings = catalogue_of(self._crawler), self._crawler.settings
         versions = {name: version(name) for name in _PACKAGES}
         versions |= {"python": platform.python_version(), "mongodb": self._store.connection.version}
         given = {name: settings[name] for name in _SETTINGS if settings[name] is not None}
-        return self._catalogue() | {
+        return self.catalogue | {
             "whole": self._is_whole,
             "arguments": spider.given if spider else {},
             "settings": {name: _plain(value) for name, value in given.items()},
@@ -140,7 +142,9 @@ class Ledger:
         spider = catalogue_of(self._crawler)
         return spider is None or spider.arguments.is_whole
 
-    def _catalogue(self) -> dict[str, Any]:
+    @property
+    def catalogue(self) -> dict[str, Any]:
+        """What is crawled, and where to."""
         spider = self._crawler.spider
         site, items = getattr(spider, "site", None), self._store.connection.items_name
         return {"spider": getattr(spider, "name", None), "site": site, "collection": items}
@@ -148,25 +152,22 @@ class Ledger:
     def _own(self) -> dict[str, Any]:
         """What this process is, and what it has done so far."""
         stats = self._crawler.stats.get_stats()
-        counts = {name: stats[stat] for name, stat in (SUMMED | LARGEST).items() if stat in stats}
         outages = {name: stats.get(f"{name}/outage_seconds", 0) for name in OUTAGES}
-        own = {"host": platform.node(), "pid": os.getpid(), "pid_space": pid_space()}
-        own |= {"began": self._began, "alive_at": now()}
+        own = this_process() | {"began": self._began, "alive_at": now()}
         if job := os.environ.get("SCRAPY_JOB"):  # scrapyd's
             own["job"] = job
-        own |= {"counts": counts | self.counts, "outage_seconds": outages}
+        own |= {"counts": counts_of(stats) | self.counts, "outage_seconds": outages}
         return own | {"errors": self._log.errors, "returned": self.returned[: MOST["returned"]]}
 
     async def _read_earlier(self) -> None:
         workers = {"$cond": [{"$gt": ["$ended", None]}, "$$REMOVE", "$workers"]}
         names = {"ended": 1, "alive_at": 1, "workers": workers}
-        crawls, moment = self._store.crawls.find(self._catalogue(), names), now()
+        crawls, moment = self._store.crawls.find(self.catalogue, names), now()
         self.earlier = {one["_id"] async for one in crawls if status(one, moment) != "running"}
 
     async def _read_recent(self) -> None:
-        spider = {"spider": self._catalogue()["spider"]}
-        crawls = self._store.crawls.find(spider, sort=[("began", -1)], limit=_RECENT)
-        self.recent = await crawls.to_list(_RECENT)
+        found = newest_first(self._store, self.catalogue["spider"], _RECENT)
+        self.recent = [crawl async for crawl in found]
 
 
 def _plain(value: object) -> Any:

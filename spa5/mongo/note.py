@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from spa5.catalogue.fields import now
-from spa5.mongo.status import pid_space
+from spa5.mongo.status import this_process
 
 if TYPE_CHECKING:
     from spa5.mongo.store import Store
@@ -29,9 +27,10 @@ class Note:
         self.has_begun = False
 
     async def begin(self) -> None:
-        host, began = platform.node(), now()
-        own = {"host": host, "pid": os.getpid(), "pid_space": pid_space(), "began": began}
-        first = self._catalogue | {"whole": False, "arguments": self._arguments, "host": host}
+        began = now()
+        own = this_process() | {"began": began}
+        first = self._catalogue | {"whole": False, "arguments": self._arguments}
+        first["host"] = own["host"]
         await self._set(**first, began=began, reason="restored", **{self._worker: own})
         self.has_begun = True
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from spa5.catalogue.fields import now
-from spa5.catalogue.item import BOOKKEEPING
+from spa5.catalogue.item import DATES
 from spa5.mongo.documents import joined
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["inserted", "changed", "unchanged"]
 
-_TIMES = [name for name in BOOKKEEPING if name not in ("delisted_at", "crawl")]
+_TIMES = [name for name in DATES if name != "delisted_at"]
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -30,10 +29,6 @@ class Moment(NamedTuple):
     time: datetime
     crawl: str  # the `_id` of its document in `crawls`
     is_listed: bool  # False for items that were asked for by hand
-
-    @classmethod
-    def now(cls, crawl: str, *, is_listed: bool) -> Moment:
-        return cls(now(), crawl, is_listed)
 
     def as_new(self) -> bytes:
         """The bookkeeping of items that are new, encoded."""

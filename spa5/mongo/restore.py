@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import bson
 
 from spa5.mongo.documents import is_field_name
-from spa5.mongo.history import versions
+from spa5.mongo.history import entries_of, versions
 from spa5.mongo.plan import Content, overwrite
-from spa5.mongo.store import MOST_KEYS
+from spa5.mongo.store import batches
 from spa5.mongo.writer import Writer
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class Selection(NamedTuple):
             found["$or"] = [{f"fields.{name}": {"$exists": True}} for name in sorted(self.names)]
         if self.keys is None:
             return [found]
-        starts = range(0, len(self.keys), MOST_KEYS)
-        return [found | {"id": {"$in": self.keys[start : start + MOST_KEYS]}} for start in starts]
+        return [found | {"id": {"$in": keys}} for keys in batches(self.keys)]
 
     def takes(self, entry: Mapping[str, Any]) -> bool:
         """True if this entry of the history is of one of these changes."""
@@ -163,10 +162,8 @@ class Restore:
         """Compare these items with what they were, except those that this crawl has written."""
         items = await self._store.get(keys)
         # An entry is written before its item: what this finds has all its entries by now.
-        query = {"id": {"$in": [*keys]}, "until": {"$gte": min(keys.values())}}
-        entries: dict[Key, list[Mapping[str, Any]]] = {key: [] for key in keys}
-        for entry in await self._store.persist(self._entries, query):
-            entries[entry["id"]].append(entry)
+        later = {"until": {"$gte": min(keys.values())}}
+        entries = await entries_of(self._store, keys, later)
         found = []
         for key, own in entries.items():
             if (item := items.get(key)) is None:
@@ -177,16 +174,12 @@ class Restore:
                 found.append(back(key, item, real, self.selection))
         return found
 
-    async def _entries(self, query: dict[str, Any]) -> list[dict[str, Any]]:
-        return await self._store.history.find(query).to_list(None)
-
     async def _keys(self) -> list[dict[Key, datetime]]:
         """Return the keys of the changed items, some in each dict, with their first `until`."""
         found: list[tuple[Key, datetime]] = []
         for some in self.selection.queries():
             found += await self._store.persist(self._changed, some)
-        starts = range(0, len(found), _AT_ONCE)
-        return [dict(found[start : start + _AT_ONCE]) for start in starts]
+        return [dict(some) for some in batches(found, _AT_ONCE)]
 
     async def _changed(self, query: dict[str, Any]) -> list[tuple[Key, datetime]]:
         stages: list[dict[str, Any]] = [

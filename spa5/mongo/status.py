@@ -25,6 +25,11 @@ def status(crawl: Mapping[str, Any], moment: datetime) -> str:
     return "running" if is_alive and not _has_died_here(crawl) else "killed"
 
 
+def this_process() -> dict[str, Any]:
+    """Return what a document says of a process, so that it is known when that is gone."""
+    return {"host": platform.node(), "pid": os.getpid(), "pid_space": pid_space()}
+
+
 def pid_space() -> int | None:
     """The namespace in which this process has its number; containers have one each."""
     try:

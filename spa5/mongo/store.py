@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pymongo.errors import OperationFailure, WriteError
 
-from spa5.catalogue.fields import crawl_id, now
+from spa5.catalogue.fields import now
 from spa5.mongo import found
 from spa5.mongo.connection import Connection
+from spa5.mongo.crawls import crawl_id
 from spa5.mongo.errors import is_passing, lacks_index, reason
 from spa5.mongo.plan import Moment
 from spa5.mongo.retry import Retry
@@ -97,13 +98,13 @@ class Store:
         return False
 
     def moment(self) -> Moment:
-        return Moment.now(self.crawl(), is_listed=self.is_listing)
+        return Moment(now(), self.crawl(), self.is_listing)
 
     async def mark_listed(self, keys: Iterable[Key]) -> Seen:
         """Note that these items are listed now; return what was stored of them before."""
         names = (self.schema.key, *self.schema.listed, "crawled_at", "listed_at", "delisted_at")
         seen = Seen(await self.get(keys, dict.fromkeys(names, 1)), {})
-        for chunk in _chunks(seen.stored if self.is_listing else ()):
+        for chunk in batches(seen.stored if self.is_listing else ()):
             seen.refused.update(await self.persist(self._set_listed, chunk))
         return seen
 
@@ -112,7 +113,7 @@ class Store:
     ) -> dict[Key, dict[str, Any]]:
         """Return the stored documents of these items, by key."""
         stored: dict[Key, dict[str, Any]] = {}
-        for chunk in _chunks(keys):
+        for chunk in batches(keys):
             stored |= await self.persist(self._find, chunk, projection)
         return stored
 
@@ -173,7 +174,8 @@ class Store:
         return {}
 
 
-def _chunks(keys: Iterable[Key]) -> Iterator[list[Key]]:
-    left = iter(keys)
-    while chunk := list(islice(left, MOST_KEYS)):
-        yield chunk
+def batches(entries: Iterable[T], size: int = 0) -> Iterator[list[T]]:
+    """Yield the entries in lists of at most `size`; 0: as many as one question takes."""
+    left = iter(entries)
+    while batch := list(islice(left, size or MOST_KEYS)):
+        yield batch

@@ -9,7 +9,7 @@ from spa5.catalogue.fields import now
 from spa5.catalogue.text import plain
 from spa5.mongo.status import status
 from spa5.screen.output import local, print_table
-from spa5.screen.values import before_and_after
+from spa5.screen.values import pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -52,7 +52,7 @@ def _rows(change: Mapping[str, Any], *, dated: bool) -> list[Mapping[str, Any]]:
         item["when"] = local(change["at"])
     if "fields" not in change:
         return [item]
-    return [{**item, **row} for row in before_and_after(change["fields"])]
+    return [{**item, **row} for row in pairs(change["fields"])]
 
 
 def _title(span: Span) -> str:

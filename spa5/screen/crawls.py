@@ -9,19 +9,10 @@ from spa5.mongo.status import status
 from spa5.screen.output import local, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from spa5.mongo.store import Store
+    from collections.abc import Mapping
 
 _COUNTS = ("listed", "new", "changed", "delisted", "failed")
 _RESTORED = "restored"
-
-
-async def newest_first(store: Store, spider: str) -> AsyncIterator[dict[str, Any]]:
-    """Yield the documents of a spider's crawls. Those of earlier versions have no `began`."""
-    order = [("began", -1), ("ended", -1), ("_id", -1)]
-    async for crawl in store.crawls.find({"spider": spider}).sort(order).allow_disk_use(True):
-        yield crawl
 
 
 def show(crawls: list[dict[str, Any]], moment: datetime, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from spa5.catalogue.outcomes import exit_code
 from spa5.catalogue.spider import catalogue_of
 from spa5.catalogue.text import one_line, plain
 from spa5.engine import stats_of
-from spa5.mongo.crawls import LARGEST, SUMMED
+from spa5.mongo.crawls import counts_of
 from spa5.pipelines import MongoPipeline
 from spa5.screen.crawls import sentence, stands
 
@@ -66,7 +66,7 @@ def _trouble(crawl: dict[str, Any]) -> str:
 
 def _figures(crawler: Crawler, reason: str, moment: datetime) -> dict[str, Any]:
     """Return what this process knows of the crawl, in the shape of the ledger's documents."""
-    stats, counts = stats_of(crawler), SUMMED | LARGEST
+    stats = stats_of(crawler)
     spider = catalogue_of(crawler)
     said = [str(stats[name]) for name in stats if name.endswith("/unavailable")]
     return {
@@ -77,6 +77,6 @@ def _figures(crawler: Crawler, reason: str, moment: datetime) -> dict[str, Any]:
         "ended": moment,
         "reason": reason,
         "exit_code": exit_code(reason, stats),
-        "counts": {name: stats[stat] for name, stat in counts.items() if stat in stats},
+        "counts": counts_of(stats),
         "errors": [{"said": text} for text in said],
     }

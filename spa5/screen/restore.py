@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spa5.catalogue.text import plain
 from spa5.screen.output import print_json, print_table
-from spa5.screen.values import ABSENT, shown
+from spa5.screen.values import pairs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -58,14 +58,7 @@ class Tally:
         columns = ("before", "after") if self.is_done else ("now", "then")
         title = self.schema.title
         names = {"id": str(one.key), "name": item.get(title) if title else None}
-        values = {
-            name: shown(pair.get("now", ABSENT), pair.get("then", ABSENT))
-            for name, pair in one.fields.items()
-        }
-        return [
-            names | {"field": name} | dict(zip(columns, pair, strict=True))
-            for name, pair in values.items()
-        ]
+        return [{**names, **row} for row in pairs(one.fields, ("now", "then"), columns)]
 
 
 async def print_json_of(found: AsyncIterator[Back], schema: Schema, crawl: str | None) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from spa5.catalogue.text import plain
 from spa5.screen.output import folded, local, print_table
-from spa5.screen.values import before_and_after, readable
+from spa5.screen.values import pairs, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ def print_versions(steps: Sequence[Mapping[str, Any]]) -> None:
     for step in steps:
         begins = f"From {local(step['from'])} until" if step["from"] else "Until"
         print(plain(f"\n{begins} {local(step['until'])} (crawl {step['crawl']})"))
-        print_table(before_and_after(step["fields"]))
+        print_table(pairs(step["fields"]))
 
 
 def print_found(items: Sequence[Mapping[str, Any]], schema: Schema) -> None:

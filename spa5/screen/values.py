@@ -24,12 +24,16 @@ def shown(*values: Any) -> list[str]:
     return [_cut(text, start) for text in texts]
 
 
-def before_and_after(fields: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return a row for each field of a replaced version: its name, and both values, see `shown`."""
+def pairs(
+    fields: Mapping[str, Mapping[str, Any]],
+    names: tuple[str, str] = ("before", "after"),
+    columns: tuple[str, str] = ("before", "after"),
+) -> list[Mapping[str, Any]]:
+    """Return a row for each field: its name, and its two values of these names, see `shown`."""
     rows: list[Mapping[str, Any]] = []
-    for name, one in fields.items():
-        before, after = shown(one.get("before", ABSENT), one.get("after", ABSENT))
-        rows.append({"field": name, "before": before, "after": after})
+    for field, values in fields.items():
+        texts = shown(*(values.get(name, ABSENT) for name in names))
+        rows.append({"field": field, **dict(zip(columns, texts, strict=True))})
     return rows
 
 

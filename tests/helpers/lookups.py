@@ -7,11 +7,14 @@ import asyncio
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from bson.codec_options import CodecOptions
 from scrapy.settings import Settings
 from scrapy.utils.project import get_project_settings
 
 from spa5.catalogue.item import schema_of
+from spa5.mongo.history import versions
 from spa5.mongo.store import Store
+from tests.helpers.stored import content
 
 if TYPE_CHECKING:
     from pymongo.database import Database as MongoDatabase
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from spa5.commands import LooksUp
     from tests.helpers.databases import Database
 
+AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 BEGAN = datetime(2025, 11, 25, 17, 6, 3, tzinfo=timezone.utc)
 CRAWL = "20251125-170603-4f2a1b"
 
@@ -84,3 +88,19 @@ def add_version(
     begins, until = map(minute, span)
     entry = {"_id": {"id": key, "until": until}, "id": key, "fields": fields, "from": begins}
     mongo[f"{spider}_history"].insert_one(entry | {"until": until, "crawl": CRAWL} | more)
+
+
+def entries(database: Database) -> list[dict[str, Any]]:
+    """What the history holds, oldest first."""
+    history = database.books.database.get_collection("books_history", codec_options=AWARE)
+    return list(history.find(sort=[("until", 1)]))
+
+
+def kept(database: Database, one: str = "1") -> list[dict[str, Any]]:
+    """The versions of a book, oldest first, put together from the history and the collection."""
+    book = database.stored()[one]
+    found = [content(book)]
+    for entry in versions(book, (entry for entry in entries(database) if entry["id"] == one)):
+        older, absent = found[0] | entry["fields"], entry.get("absent", ())
+        found.insert(0, {name: older[name] for name in older if name not in absent})
+    return found
