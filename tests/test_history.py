@@ -245,3 +245,18 @@ def test_old_versions_go_after_the_days_that_are_set(database: Database) -> None
         return found
 
     assert asyncio.run(run(None, 1.5, 30, None)) == [None, 129_600, 2_592_000, None]
+
+
+def test_settings_say_whether_the_history_is_kept_and_for_how_long(database: Database) -> None:
+    history = database.books.database["books_history"]
+    with running_site(20) as site:
+        database.crawl(site.url)
+        for setting, kept_entries, seconds in (
+            ({"HISTORY_ENABLED": "False"}, 0, None),
+            ({"HISTORY_KEEP_DAYS": "2"}, 1, 172_800),
+        ):
+            site.control(edit=site.catalogue.ids[kept_entries : kept_entries + 1])
+            crawl = database.crawl(site.url, **setting)
+            assert (crawl.exitcode, crawl.stats["mongo/changed"]) == (0, 1)
+            assert history.count_documents({}) == kept_entries
+            assert history.index_information()["until_1"].get("expireAfterSeconds") == seconds

@@ -17,6 +17,7 @@ from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 from scrapy.settings import Settings
 from scrapy.utils.project import get_project_settings
+from scrapy.utils.test import get_crawler
 
 from spa5.catalogue.item import schema_of
 from spa5.items import Book
@@ -24,6 +25,7 @@ from spa5.mongo.census import fill_rates
 from spa5.mongo.crawls import update
 from spa5.mongo.status import status
 from spa5.mongo.store import Store
+from spa5.pipelines import MongoPipeline
 from tests.helpers.endings import answer, assert_is_finished, assert_is_incomplete
 from tests.helpers.mongods import PASSWORD
 from tests.helpers.running import crawling
@@ -116,6 +118,35 @@ NOT_FILLED = {
 def unordered(ids: list[str], unresolved: list[dict[str, Any]]) -> list[str]:
     """The ids in the order of the document, if they are the same."""
     return sorted(ids, key=[one["id"] for one in unresolved].index)
+
+
+def test_a_crawl_gives_a_sign_of_life_with_its_counts_so_far(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spa5.mongo.ledger.BEAT_SECONDS", 0.01)
+    crawler = get_crawler(settings_dict={"MONGO_COLLECTION": "books", **database.environment})
+    pipeline = MongoPipeline.from_crawler(crawler)
+
+    async def seen(new: int, after: datetime) -> dict[str, Any]:
+        while True:
+            (crawl,) = crawls(database)
+            if crawl["counts"]["new"] == new and crawl["alive_at"] > after:
+                return crawl
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await pipeline.open_spider()
+        await pipeline.ledger.begin()
+        first = await asyncio.wait_for(seen(0, now() - timedelta(days=1)), 60)
+        crawler.stats.set_value("mongo/inserted", 7)
+        crawl = await asyncio.wait_for(seen(7, first["alive_at"]), 60)
+        assert "ended" not in crawl
+        await pipeline.ledger.end("shutdown")
+        await pipeline.close_spider()
+
+    asyncio.run(main())
+    (crawl,) = crawls(database)
+    assert (crawl["reason"], crawl["exit_code"], crawl["counts"]["new"]) == ("shutdown", 0, 7)
 
 
 def test_a_killed_crawl_is_told_apart_from_one_that_runs(site: Site, database: Database) -> None:
